@@ -1,0 +1,181 @@
+"""What the parts of keras_gbr cost: step times relative to plain Keras, measured side by side.
+
+    python benchmarks/step_time.py                    # all tables, several minutes
+    python benchmarks/step_time.py --tables penalties --rounds 30
+
+Each table times its variants in turn, A B C A B C ..., in one process, and prints the ratio of
+the minima and of the medians to the first variant. Absolute times depend on the machine and on
+what else it does; the ratios much less.
+"""
+
+import argparse
+import os
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+from keras import layers  # noqa: E402
+
+import keras_gbr as gbr  # noqa: E402
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def small_resnet(wrap=lambda layer: layer, regularizer=None, widths=(16, 32, 64), blocks=3):
+    """The ResNet-20 of He et al. 2016 for 32 x 32 images: inputs and outputs."""
+
+    def convolution(x, filters, strides=1):
+        layer = layers.Conv2D(
+            filters, 3, strides, "same", use_bias=False, kernel_regularizer=regularizer
+        )
+        return layers.BatchNormalization()(wrap(layer)(x))
+
+    inputs = keras.Input((32, 32, 3))
+    x = layers.ReLU()(convolution(inputs, widths[0]))
+    for filters in widths:
+        for _ in range(blocks):
+            strides = 1 if x.shape[-1] == filters else 2
+            y = layers.ReLU()(convolution(x, filters, strides))
+            y = convolution(y, filters)
+            if strides == 2:
+                shortcut = layers.Conv2D(filters, 1, 2, use_bias=False)
+                x = layers.BatchNormalization()(wrap(shortcut)(x))
+            x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return inputs, layers.Dense(10)(x)
+
+
+def resnet50(wrap=None, regularizer=None):
+    """ResNet-50 at 64 x 64 with every convolution and the classifier changed."""
+    model = keras.applications.ResNet50(
+        weights=None, input_shape=(64, 64, 3), classifier_activation=None
+    )
+
+    def change(layer):
+        config = layer.get_config()
+        if isinstance(layer, layers.Conv2D | layers.Dense):
+            new = type(layer).from_config(
+                {**config, "kernel_regularizer": keras.saving.serialize_keras_object(regularizer)}
+            )
+            return wrap(new, name=layer.name) if wrap else new
+        return type(layer).from_config(config)
+
+    clone = keras.models.clone_model(model, clone_function=change)
+    return clone.input, clone.output
+
+
+def trained(inputs, outputs, penalties=None):
+    """A compiled model; without penalties a plain `keras.Model`."""
+    if penalties is None:
+        model = keras.Model(inputs, outputs)
+        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), LOSS)
+    else:
+        model = gbr.GBRModel(inputs, outputs)
+        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), LOSS, penalties=penalties)
+    return model
+
+
+def batch_for(model, size, classes):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((size, *model.input_shape[1:]), dtype="float32")
+    return keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(
+        rng.integers(0, classes, size)
+    )
+
+
+def steps(models, size, classes):
+    """A function for each model that runs one training step on one batch."""
+    x, y = batch_for(next(iter(models.values())), size, classes)
+    return {name: (lambda m=model: m.train_on_batch(x, y)) for name, model in models.items()}
+
+
+def penalties():
+    """Penalties and ENC on ResNet-20, 32 x 32 x 3, batch 128."""
+    models = {
+        "plain keras.Model": trained(*small_resnet()),
+        "InputGradient": trained(*small_resnet(), [gbr.InputGradient(0.01)]),
+        "Jacobian(num_projections=1)": trained(*small_resnet(), [gbr.Jacobian(0.01)]),
+        "both": trained(*small_resnet(), [gbr.InputGradient(0.01), gbr.Jacobian(0.01)]),
+        "ParameterGradient": trained(*small_resnet(), [gbr.ParameterGradient(0.01)]),
+        "GBRModel, no penalty": trained(*small_resnet(), []),
+        "ENC": trained(*small_resnet(gbr.ENCConv)),
+    }
+    return steps(models, 128, 10)
+
+
+def enc():
+    """ENC on ResNet-50, 64 x 64 x 3, batch 32."""
+    models = {
+        "plain keras.Model": trained(*resnet50()),
+        "ENC (22, the default)": trained(*resnet50(gbr.ENC)),
+        "ENC (20, whole kernel)": trained(
+            *resnet50(lambda layer, name: gbr.ENC(layer, per_filter=False, center=False, name=name))
+        ),
+    }
+    return steps(models, 32, 1000)
+
+
+def spectral():
+    """Spectral on ResNet-50, 64 x 64 x 3, batch 16."""
+    models = {
+        "keras.regularizers.L2": trained(*resnet50(regularizer=keras.regularizers.L2(1e-4))),
+        "Spectral": trained(*resnet50(regularizer=gbr.Spectral(1e-4))),
+        "no regularizer": trained(*resnet50()),
+    }
+    return steps(models, 16, 1000)
+
+
+def strip():
+    """Inference of ResNet-50, 64 x 64 x 3, batch 32, with ENC and after `strip`."""
+    with_enc = keras.Model(*resnet50(gbr.ENC))
+    models = {
+        "plain keras.Model": keras.Model(*resnet50()),
+        "strip(ENC model)": gbr.strip(with_enc),
+        "ENC model": with_enc,
+    }
+    x, _ = batch_for(with_enc, 32, 1000)
+    return {name: (lambda m=model: m.predict_on_batch(x)) for name, model in models.items()}
+
+
+TABLES = {"penalties": penalties, "enc": enc, "spectral": spectral, "strip": strip}
+
+
+def measure(variants, rounds):
+    """Seconds by variant, the variants in turn, after two rounds that do not count."""
+    times = {name: [] for name in variants}
+    for count in range(rounds + 2):
+        for name, step in variants.items():
+            start = time.perf_counter()
+            step()
+            if count >= 2:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--rounds", type=int, default=20, help="steps of each variant")
+    arguments = parser.parse_args()
+    for table in arguments.tables:
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(0)
+        times = measure(TABLES[table](), arguments.rounds)
+        print(f"\n{TABLES[table].__doc__} {arguments.rounds} interleaved steps each.\n")
+        print("| variant | minimum, ms | median, ms | ratio of minima | ratio of medians |")
+        print("|---|---|---|---|---|")
+        first = next(iter(times.values()))
+        for name, values in times.items():
+            low, middle = min(values), statistics.median(values)
+            print(
+                f"| {name} | {low * 1e3:.0f} | {middle * 1e3:.0f} | {low / min(first):.2f} "
+                f"| {middle / statistics.median(first):.2f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Regularizers, constraints, layers and penalties that bound how a network reacts to its input."""
+
+from keras_gbr import measures
+from keras_gbr.callbacks import GBRMonitor
+from keras_gbr.constraints import EqualNorm
+from keras_gbr.layers import (
+    ENC,
+    ENCConv,
+    ENCDense,
+    Reparametrized,
+    WeightNorm,
+    WeightStandardization,
+)
+from keras_gbr.model import GBRMixin, GBRModel
+from keras_gbr.penalties import InputGradient, Jacobian, ParameterGradient, Penalty
+from keras_gbr.regularizers import WEISSI, ShiftedL2, Spectral, Sum
+from keras_gbr.surgery import strip
+
+__all__ = [
+    "ENC",
+    "WEISSI",
+    "ENCConv",
+    "ENCDense",
+    "EqualNorm",
+    "GBRMixin",
+    "GBRModel",
+    "GBRMonitor",
+    "InputGradient",
+    "Jacobian",
+    "ParameterGradient",
+    "Penalty",
+    "Reparametrized",
+    "ShiftedL2",
+    "Spectral",
+    "Sum",
+    "WeightNorm",
+    "WeightStandardization",
+    "measures",
+    "strip",
+]

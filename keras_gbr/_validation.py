@@ -1,0 +1,47 @@
+"""Argument checks: one wording for every error of the package.
+
+Each check returns the argument as a plain Python value, so that what a class stores is
+what its configuration holds.
+"""
+
+import math
+from collections.abc import Collection
+from numbers import Integral, Real
+from typing import Any
+
+
+def fail(expected: str, name: str, value: object) -> ValueError:
+    """The error that every check raises: what was expected and what was received."""
+    return ValueError(f"{expected} Received: {name}={value!r}")
+
+
+def number(name: str, value: Any, *, minimum: float = 0.0, exclusive: bool = False) -> float:
+    """A finite number, at least (with `exclusive`: greater than) `minimum`."""
+    sign = ">" if exclusive else ">="
+    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
+        plain = float(value)
+        if plain > minimum or (plain == minimum and not exclusive):
+            return plain
+    raise fail(f"`{name}` must be a finite number {sign} {minimum:g}.", name, value)
+
+
+def integer(name: str, value: Any, *, minimum: int = 1) -> int:
+    """A whole number, at least `minimum`."""
+    if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= minimum:
+        return int(value)
+    raise fail(f"`{name}` must be a whole number >= {minimum}.", name, value)
+
+
+def boolean(name: str, value: Any) -> bool:
+    """`True` or `False`; a number is refused."""
+    if isinstance(value, bool):
+        return value
+    raise fail(f"`{name}` must be True or False.", name, value)
+
+
+def choice(name: str, value: Any, allowed: Collection[str]) -> str:
+    """One of the strings in `allowed`."""
+    if isinstance(value, str) and value in allowed:
+        return value
+    options = ", ".join(repr(option) for option in allowed)
+    raise fail(f"`{name}` must be one of {options}.", name, value)

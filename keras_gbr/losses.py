@@ -1,0 +1,79 @@
+"""The compiled loss of each sample alone."""
+
+import inspect
+from typing import Any
+
+import keras
+from keras import ops
+
+
+class _PerSample:
+    """A Keras loss that returns one value a sample, whatever its reduction.
+
+    Further axes of the loss (time steps, pixels) are averaged, so that the value of a sample is
+    what a mean loss over a batch of that sample alone would be.
+    """
+
+    def __init__(self, loss: keras.losses.Loss) -> None:
+        self.loss = _copy(loss)
+        self.loss.reduction = "none"
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        values = self.loss(y_true, y_pred)
+        if not values.shape:
+            raise ValueError(
+                "A penalty on the gradient of the loss needs the loss of every sample. The loss "
+                f"function {self.loss.name!r} returns one number for the whole batch. Return "
+                "the values of the samples, shape (batch_size,), and leave the mean to Keras. "
+                f"Received: loss of shape {tuple(values.shape)}"
+            )
+        return ops.mean(ops.reshape(values, (ops.shape(values)[0], -1)), axis=1)
+
+
+def per_sample_losses(compile_loss: Any, y: Any, y_pred: Any) -> Any:
+    """The compiled loss of each sample: all outputs, with their loss weights.
+
+    Sample weights, activity regularizers and `add_loss` terms are not part of it.
+
+    Args:
+        compile_loss: The built loss container of a compiled model. It resolved which loss
+            goes with which output; its structure is kept and its losses left unreduced.
+        y: Labels, as `fit` received them.
+        y_pred: Outputs of the model.
+
+    Returns:
+        Tensor `(batch_size,)`.
+    """
+    unreduced = _copy(compile_loss)
+    unreduced._flat_losses = [
+        entry._replace(loss=_PerSample(entry.loss)) for entry in compile_loss._flat_losses
+    ]
+    unreduced._metrics = [None] * len(unreduced._flat_losses)
+    return unreduced.call(y, y_pred)
+
+
+def _copy(loss: Any) -> Any:
+    """A shallow copy. `copy.copy` would go through the configuration, which not all have."""
+    twin = object.__new__(type(loss))
+    vars(twin).update(vars(loss))
+    return twin
+
+
+def outputs_are_logits(loss: Any) -> bool:
+    """Whether a compiled loss takes logits rather than probabilities.
+
+    Cross-entropies say so with `from_logits`. Everything else, also no loss at all, is taken
+    to have logits.
+
+    Args:
+        loss: The `loss` of `compile`: a string, function or `Loss`, or a structure of them.
+    """
+    return all(_takes_logits(item) for item in keras.tree.flatten(loss) if item is not None)
+
+
+def _takes_logits(loss: Any) -> bool:
+    loss = keras.losses.get(loss)
+    if hasattr(loss, "from_logits"):
+        return bool(loss.from_logits)
+    parameters = inspect.signature(loss).parameters
+    return "from_logits" not in parameters or bool(parameters["from_logits"].default)

@@ -1,0 +1,205 @@
+"""The model mixin that trains with penalties."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gbr import _validation as check
+from keras_gbr import backend
+from keras_gbr.forward_pass import ForwardPass
+from keras_gbr.penalties import Penalty
+
+
+class _Terms:
+    """The penalties of a compiled model and the metrics that track their values.
+
+    A plain object on purpose: Keras tracks lists of metrics set on a model for good, and a
+    second `compile` has to forget the first one's.
+    """
+
+    def __init__(self, penalties: Sequence[Penalty]) -> None:
+        self.penalties = list(penalties)
+        self.metrics = [keras.metrics.Mean(name=penalty.name) for penalty in penalties]
+
+    @property
+    def needs_parameters(self) -> bool:
+        return any(penalty.needs_parameters for penalty in self.penalties)
+
+    def add_to(self, loss: Any, forward: ForwardPass) -> Any:
+        """The loss with all penalties added; updates the metrics."""
+        for penalty, metric in zip(self.penalties, self.metrics, strict=True):
+            value = penalty(forward)
+            if value.shape:
+                value = forward.sample_mean(value)
+            metric.update_state(value, sample_weight=forward.batch_size)
+            weight = penalty.weight_at(forward.step)
+            if not (isinstance(weight, float) and weight == 0.0):
+                loss = loss + ops.cast(weight * value, loss.dtype)
+        return loss
+
+
+class GBRMixin:
+    """Adds `compile(penalties=[...])` to a `keras.Model`; goes before it in a subclass.
+
+    `fit` then minimises the compiled loss plus the weighted penalties. Each step runs the model
+    once and takes the loss and every penalty from that one pass. Each penalty's unweighted
+    value is a metric under the penalty's name. `evaluate` and `predict` are those of Keras;
+    the loss of `evaluate` has no penalties in it.
+
+    Without penalties a step is Keras' own. A subclass that overrides `train_step` replaces the
+    penalties; one that overrides `compute_loss` keeps them, on top of what it returns.
+
+    Example:
+
+    ```python
+    class Net(keras_gbr.GBRMixin, keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(10)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Net()
+    model.compile("sgd", "mse", penalties=[keras_gbr.Jacobian(0.01)])
+    ```
+    """
+
+    _terms = _Terms([])
+
+    def compile(self, *args: Any, penalties: Sequence[Penalty] | None = None, **kwargs: Any) -> None:
+        """Configures the model for training.
+
+        Args:
+            *args: As `keras.Model.compile`.
+            penalties: A list of penalties: `Jacobian`, `InputGradient`, `ParameterGradient`.
+                Two with the same name need a `name=` of their own.
+            **kwargs: As `keras.Model.compile`.
+
+        Raises:
+            ValueError: `penalties` is not a list of penalties, two have the same name, or one
+                needs a loss and none is given. The model is then left as it was.
+        """
+        terms = _Terms(_checked(penalties))
+        loss = args[1] if len(args) > 1 else kwargs.get("loss")
+        for penalty in terms.penalties:
+            if penalty.needs_loss and loss is None:
+                raise check.fail(
+                    f"{type(penalty).__name__} penalises a gradient of the loss: `compile` "
+                    "needs a `loss`. Terms of `add_loss` do not count.",
+                    "loss",
+                    loss,
+                )
+        super().compile(*args, **kwargs)  # type: ignore[misc]
+        self._terms = terms
+
+    @property
+    def penalties(self) -> list[Penalty]:
+        """The penalties that the model was compiled with."""
+        return list(self._terms.penalties)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The metrics of the model, those of the penalties last."""
+        return super().metrics + self._terms.metrics  # type: ignore[misc]
+
+    def forward_pass(
+        self, x: Any, y: Any = None, sample_weight: Any = None, training: bool = False
+    ) -> ForwardPass:
+        """One recorded forward pass, as the penalties get it.
+
+        Args:
+            x: Inputs, a tensor or structure of tensors `(batch_size, ...)`.
+            y: Labels.
+            sample_weight: Weights of the samples.
+            training: Whether the model runs in training mode.
+
+        Returns:
+            A `ForwardPass`.
+        """
+        return ForwardPass(self, x, y, sample_weight, training, self._terms.needs_parameters)
+
+    def penalized_loss(self, loss: Any, forward: ForwardPass) -> Any:
+        """Adds the weighted penalties to a loss and updates their metrics.
+
+        Args:
+            loss: Scalar tensor.
+            forward: The forward pass that `loss` comes from.
+
+        Returns:
+            Scalar tensor.
+        """
+        return self._terms.add_to(loss, forward)
+
+    def train_step(self, *args: Any) -> Any:
+        """One step of `fit`, see `keras.Model.train_step`."""
+        if not self._terms.penalties:
+            return super().train_step(*args)  # type: ignore[misc]
+        return backend.train_step(self, *args)
+
+    def test_step(self, *args: Any) -> Any:
+        """One step of `evaluate`; the penalties are no part of it."""
+        logs = super().test_step(*args)  # type: ignore[misc]
+        names = {metric.name for metric in self._terms.metrics}
+        return {name: value for name, value in logs.items() if name not in names}
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """The configuration that `compile_from_config` takes, penalties included."""
+        config = super().get_compile_config()  # type: ignore[misc]
+        if config is not None:
+            config["penalties"] = [
+                keras.saving.serialize_keras_object(penalty) for penalty in self._terms.penalties
+            ]
+        return config
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles the model as `get_compile_config` describes and builds the optimizer."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:  # type: ignore[attr-defined]
+            self.optimizer.build(self.trainable_variables)  # type: ignore[attr-defined]
+
+
+@keras.saving.register_keras_serializable("keras_gbr")
+class GBRModel(GBRMixin, keras.Model):
+    """A `keras.Model` that trains with penalties: `GBRModel(inputs, outputs)`.
+
+    A model that exists becomes one by `GBRModel(model.inputs, model.outputs)`, sharing its
+    layers. See `GBRMixin` for `compile`; a subclassed model takes the mixin.
+
+    Args:
+        inputs: As `keras.Model`.
+        outputs: As `keras.Model`.
+        name: As `keras.Model`.
+
+    Example:
+
+    ```python
+    inputs = keras.Input((784,))
+    outputs = keras.layers.Dense(10)(inputs)
+    model = keras_gbr.GBRModel(inputs, outputs)
+    model.compile("sgd", "mse", penalties=[keras_gbr.Jacobian(0.01)])
+    ```
+    """
+
+
+def _checked(penalties: Any) -> list[Penalty]:
+    if penalties is None:
+        return []
+    if not isinstance(penalties, (list, tuple)) or not all(
+        isinstance(penalty, Penalty) for penalty in penalties
+    ):
+        raise check.fail(
+            "`penalties` must be a list of penalties, such as [keras_gbr.Jacobian(0.01)].",
+            "penalties",
+            penalties,
+        )
+    names = [penalty.name for penalty in penalties]
+    if len(set(names)) < len(names):
+        raise check.fail(
+            "Each penalty needs a name of its own: give `name=` to those of the same kind.",
+            "penalties",
+            names,
+        )
+    return list(penalties)

@@ -1,0 +1,47 @@
+"""The gradient of the loss with respect to the parameters."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gbr.forward_pass import ForwardPass, at_least_float32
+from keras_gbr.penalties.base import Penalty
+
+
+@keras.saving.register_keras_serializable("keras_gbr")
+class ParameterGradient(Penalty):
+    r"""Penalises the squared norm of the gradient with respect to the trainable parameters.
+
+    Its value is $\|\nabla_W L\|^2$ with $L$ the mean of the compiled loss over the batch,
+    weighted by the sample weights, without regularization. Gradient descent with step $h$
+    follows $L + \frac h4 \|\nabla L\|^2$ to first order: this makes that implicit
+    regularization explicit. The mean is taken before the norm, so the value depends on the
+    batch size through the noise of the gradient.
+
+    Args:
+        weight: Float >= 0 or a `LearningRateSchedule`; see `Penalty`.
+        name: Name of the metric.
+
+    Raises:
+        ValueError: An argument is out of its range, or the model is compiled without a loss.
+
+    Example:
+
+    ```python
+    model.compile("sgd", "mse", penalties=[keras_gbr.ParameterGradient(0.025)])
+    ```
+
+    Reference:
+        Barrett & Dherin 2021, "Implicit Gradient Regularization", equation 2.
+    """
+
+    default_name = "parameter_gradient"
+    needs_loss = True
+    needs_parameters = True
+
+    def __call__(self, forward: ForwardPass) -> Any:
+        gradients = forward.parameter_gradients(
+            lambda y_pred: forward.sample_mean(forward.losses(y_pred))
+        )
+        return sum(ops.sum(ops.square(at_least_float32(gradient))) for gradient in gradients)
