@@ -44,12 +44,9 @@ class ForwardPass:
         self.x = keras.tree.map_structure(ops.convert_to_tensor, x, none_is_leaf=False)
         self._model = model
         self._inputs = [leaf for leaf in _leaves(self.x) if _is_float(leaf)]
-        self._parameters = (
-            [weight.value for weight in model.trainable_weights] if parameters else []
-        )
         self.batch_size = ops.shape(_leaves(self.x)[0])[0]
         self.y_pred, self._pullback = backend.vjp(
-            lambda: _run(model, self.x, training), self._inputs + self._parameters
+            lambda: _run(model, self.x, training), self._inputs, parameters
         )
         optimizer = getattr(model, "optimizer", None)
         self.step = 0 if optimizer is None else optimizer.iterations
@@ -132,7 +129,8 @@ class ForwardPass:
         Returns:
             A list of tensors, one for each parameter that has a gradient.
         """
-        gradients = self._gradients(of, self._parameters)
+        parameters = [weight.value for weight in self._model.trainable_weights]
+        gradients = self._gradients(of, parameters)
         return [gradient for gradient in gradients if gradient is not None]
 
     def _gradients(self, of: Callable[[Any], Any], wrt: list[Any]) -> list[Any]:

@@ -81,5 +81,5 @@ def as_matrix(kernel: Any) -> Any:
     kernel = ops.convert_to_tensor(kernel)
     if keras.backend.standardize_dtype(kernel.dtype) in ("float16", "bfloat16"):
         kernel = ops.cast(kernel, "float32")
-    filters = kernel.shape[-1] if kernel.shape else 1
+    filters = kernel.shape[-1] if len(kernel.shape) else 1
     return ops.reshape(kernel, (-1, filters))

@@ -20,7 +20,7 @@ class _PerSample:
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         values = self.loss(y_true, y_pred)
-        if not values.shape:
+        if len(values.shape) == 0:
             raise ValueError(
                 "A penalty on the gradient of the loss needs the loss of every sample. The loss "
                 f"function {self.loss.name!r} returns one number for the whole batch. Return "
@@ -36,14 +36,16 @@ def per_sample_losses(compile_loss: Any, y: Any, y_pred: Any) -> Any:
     Sample weights, activity regularizers and `add_loss` terms are not part of it.
 
     Args:
-        compile_loss: The built loss container of a compiled model. It resolved which loss
-            goes with which output; its structure is kept and its losses left unreduced.
+        compile_loss: The loss container of a compiled model, which resolves which loss goes with
+            which output. Its structure is kept and its losses are left unreduced.
         y: Labels, as `fit` received them.
         y_pred: Outputs of the model.
 
     Returns:
         Tensor `(batch_size,)`.
     """
+    if not compile_loss.built:
+        compile_loss.call(y, y_pred)
     unreduced = _copy(compile_loss)
     unreduced._flat_losses = [
         entry._replace(loss=_PerSample(entry.loss)) for entry in compile_loss._flat_losses

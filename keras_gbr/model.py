@@ -31,7 +31,7 @@ class _Terms:
         """The loss with all penalties added; updates the metrics."""
         for penalty, metric in zip(self.penalties, self.metrics, strict=True):
             value = penalty(forward)
-            if value.shape:
+            if len(value.shape):
                 value = forward.sample_mean(value)
             metric.update_state(value, sample_weight=forward.batch_size)
             weight = penalty.weight_at(forward.step)
@@ -169,9 +169,11 @@ class GBRModel(GBRMixin, keras.Model):
     layers. See `GBRMixin` for `compile`; a subclassed model takes the mixin.
 
     Args:
-        inputs: As `keras.Model`.
-        outputs: As `keras.Model`.
-        name: As `keras.Model`.
+        *args: `inputs` and `outputs`, as `keras.Model`.
+        **kwargs: As `keras.Model`, such as `name`.
+
+    Raises:
+        ValueError: There are no inputs.
 
     Example:
 
@@ -182,6 +184,17 @@ class GBRModel(GBRMixin, keras.Model):
     model.compile("sgd", "mse", penalties=[keras_gbr.Jacobian(0.01)])
     ```
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if not args and "inputs" not in kwargs:
+            # Keras turns this class into a functional one for good at its first use.
+            raise check.fail(
+                "GBRModel is functional: GBRModel(inputs, outputs). Write a model with a `call` "
+                "of its own as `class Net(keras_gbr.GBRMixin, keras.Model)`.",
+                "inputs",
+                None,
+            )
+        super().__init__(*args, **kwargs)
 
 
 def _checked(penalties: Any) -> list[Penalty]:

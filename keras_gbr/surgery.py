@@ -91,7 +91,7 @@ def _plain_weights(layer: keras.Layer) -> list[np.ndarray]:
     if not isinstance(layer, Reparametrized):
         return layer.get_weights()
     return [
-        ops.convert_to_numpy(layer.kernel if weight is layer.layer.kernel else weight)
+        ops.convert_to_numpy(layer.kernel if weight is layer.layer.kernel else weight.value)
         for weight in layer.layer.weights
     ]
 

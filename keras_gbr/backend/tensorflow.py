@@ -1,5 +1,6 @@
 """TensorFlow: pullbacks by gradient tapes, and the train step around them."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -7,27 +8,69 @@ import keras
 import tensorflow as tf
 
 
-def vjp(function: Callable[[], Any], sources: list[Any]) -> tuple[Any, Callable[..., list[Any]]]:
-    """Runs `function` and returns its output with the pullback to `sources`.
+def vjp(
+    function: Callable[[], Any], inputs: list[Any], parameters: bool = False
+) -> tuple[Any, Callable[..., list[Any]]]:
+    """Runs `function` and returns its output with its pullback.
 
     Args:
         function: Takes nothing and returns a tensor or a nested structure of them.
-        sources: Tensors and variables that `function` reads.
+        inputs: Tensors that `function` reads.
+        parameters: Whether the pullback also reaches the trainable variables that `function`
+            reads.
 
     Returns:
         The output, and a function `pullback(cotangent, wrt)`: it takes a structure like the
-        output and a list of some of `sources`, and returns a list of gradients, `None` where
-        the output does not depend on a source. It may be called several times, and what it
+        output and a list of `inputs` or variables, and returns a list of gradients, `None`
+        where the output does not depend on one. It may be called several times, and what it
         computes is differentiable itself.
     """
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(sources)
+    tape = tf.GradientTape(persistent=True, watch_accessed_variables=parameters)
+    with tape, _TwiceDifferentiableMoments():
+        tape.watch(inputs)
         output = function()
 
     def pullback(cotangent: Any, wrt: list[Any]) -> list[Any]:
-        return list(tape.gradient(output, wrt, output_gradients=cotangent))
+        gradients = tape.gradient(output, wrt, output_gradients=cotangent)
+        # An embedding has sparse gradients.
+        return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
 
     return output, pullback
+
+
+class _TwiceDifferentiableMoments:
+    """Mends the second derivative of `tf.nn.moments` inside a `with` block.
+
+    TensorFlow computes the variance with the mean held constant. That leaves the first
+    derivative right and takes a term from the second, and with it from the gradient of every
+    penalty on a model with batch, group or layer normalisation. With c the constant,
+    mean((x - c)^2) = variance + (mean - c)^2: subtracting the last term, whose value and first
+    derivative are 0, restores what is missing.
+
+    Blocks may overlap in several threads, as replicas do: the last one out restores.
+    """
+
+    _lock = threading.Lock()
+    _open_blocks = 0
+    _original = tf.nn.moments
+
+    def __enter__(self) -> None:
+        cls = type(self)
+        with cls._lock:
+            cls._open_blocks += 1
+            tf.nn.moments = cls._moments
+
+    def __exit__(self, *exception: object) -> None:
+        cls = type(self)
+        with cls._lock:
+            cls._open_blocks -= 1
+            if not cls._open_blocks:
+                tf.nn.moments = cls._original
+
+    @classmethod
+    def _moments(cls, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        mean, variance = cls._original(*args, **kwargs)
+        return mean, variance - tf.square(mean - tf.stop_gradient(mean))
 
 
 def normal(shape: tuple[Any, ...], seed: int, step: Any) -> Any:
@@ -67,14 +110,13 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
             f"{tf.distribute.get_strategy().num_replicas_in_sync}"
         )
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    weights = model.trainable_weights
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch([weight.value for weight in weights])
+    with tf.GradientTape() as tape:
         forward = model.forward_pass(x, y, sample_weight, training=True)
         loss = model._compute_loss(x, y, forward.y_pred, sample_weight, training=True)
         loss = model.penalized_loss(loss, forward)
         model._loss_tracker.update_state(loss, sample_weight=forward.batch_size)
         scaled_loss = model.optimizer.scale_loss(loss)
+    weights = model.trainable_weights
     gradients = tape.gradient(scaled_loss, weights)
     model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
     return model.compute_metrics(x, y, forward.y_pred, sample_weight=sample_weight)

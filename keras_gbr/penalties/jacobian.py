@@ -15,6 +15,8 @@ from keras_gbr.penalties.base import Penalty
 from keras_gbr.penalties.probabilities import probabilities
 
 OF = ("output", "probabilities")
+# Between the seeds of two draws of a step, so that neighbouring seeds share no draw.
+_STRIDE = 0x9E3779B1
 
 
 @keras.saving.register_keras_serializable("keras_gbr")
@@ -108,11 +110,12 @@ def jacobian_squared_norms(
             jacobian_row_squared_norms(forward, of, row) for row in range(output_size(forward))
         )
     estimates = [
-        squared_norms(forward.input_gradients(_projection(forward, of, seed + draw)))
+        squared_norms(forward.input_gradients(_projection(forward, of, seed, draw)))
         for draw in range(num_projections)
     ]
-    size = ops.cast(sum(ops.shape(flat)[1] for flat in _flat_outputs(forward)), "float32")
-    return size * sum(estimates) / num_projections
+    total = sum(estimates)
+    size = sum(ops.shape(flat)[1] for flat in _flat_outputs(forward))
+    return ops.cast(size, total.dtype) * total / num_projections
 
 
 def jacobian_row_squared_norms(forward: ForwardPass, of: str, row: Any) -> Any:
@@ -130,8 +133,8 @@ def jacobian_row_squared_norms(forward: ForwardPass, of: str, row: Any) -> Any:
     def entry(y_pred: Any) -> Any:
         offset, total = 0, 0.0
         for flat in _flatten(forward, of, y_pred):
-            selected = ops.one_hot(ops.subtract(row, offset), flat.shape[1], dtype=flat.dtype)
-            total = total + ops.sum(flat * selected)
+            selected = ops.equal(ops.arange(flat.shape[1]), row - offset)
+            total = total + ops.sum(flat * ops.cast(selected, flat.dtype))
             offset += flat.shape[1]
         return total
 
@@ -153,11 +156,13 @@ def output_size(forward: ForwardPass) -> int:
     return sum(math.prod(shape) for shape in shapes)
 
 
-def _projection(forward: ForwardPass, of: str, seed: int) -> Any:
+def _projection(forward: ForwardPass, of: str, seed: int, draw: int) -> Any:
     """The function of the outputs that sums each sample's part along a random direction."""
     shapes = [ops.shape(flat) for flat in _flat_outputs(forward)]
     directions = [
-        backend.normal((shape[0], shape[1]), seed + 7919 * index, forward.step)
+        backend.normal(
+            (shape[0], shape[1]), seed + _STRIDE * (draw * len(shapes) + index), forward.step
+        )
         for index, shape in enumerate(shapes)
     ]
     lengths = ops.sqrt(sum(ops.sum(ops.square(d), axis=1, keepdims=True) for d in directions))

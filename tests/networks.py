@@ -1,0 +1,82 @@
+"""Small networks and what NumPy says of them."""
+
+import keras
+import numpy as np
+from keras import layers
+
+import keras_gbr as gbr
+
+
+def use_float64():
+    """Builds and computes everything that follows in double precision."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+
+
+def logits_loss(**kwargs):
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True, **kwargs)
+
+
+def dense_network(outputs=3, activation=None, cls=gbr.GBRModel):
+    """Five inputs, seven tanh units, `outputs` units."""
+    inputs = keras.Input((5,))
+    hidden = layers.Dense(7, activation="tanh")(inputs)
+    return cls(inputs, layers.Dense(outputs, activation=activation)(hidden))
+
+
+def conv_network(normalization=layers.GroupNormalization, groups=2):
+    """A smooth convolutional network with a normalisation and an equal norm kernel."""
+    inputs = keras.Input((6, 6, 2))
+    x = gbr.ENCConv(layers.Conv2D(4, 3))(inputs)
+    x = normalization(groups)(x) if groups else normalization()(x)
+    x = layers.GlobalAveragePooling2D()(layers.Activation("tanh")(x))
+    return gbr.GBRModel(inputs, layers.Dense(3)(x))
+
+
+def batch(shape, samples=4, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((samples, *shape)), rng.integers(0, classes, samples)
+
+
+def predictions(model, x):
+    return keras.ops.convert_to_numpy(model(keras.ops.convert_to_tensor(x, "float64")))
+
+
+def softmax(z):
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def cross_entropies(z, y):
+    return -np.log(softmax(z)[np.arange(len(y)), y])
+
+
+def jacobians(function, x, step=1e-5):
+    """The Jacobian of each sample of `function(x)`, `(samples, outputs, inputs)`, by central
+    differences; the samples must not depend on each other."""
+    flat = x.reshape(len(x), -1)
+    columns = []
+    for index in range(flat.shape[1]):
+        shift = np.zeros_like(flat)
+        shift[:, index] = step
+        high, low = (function((flat + s).reshape(x.shape)) for s in (shift, -shift))
+        columns.append((high - low).reshape(len(x), -1) / (2 * step))
+    return np.stack(columns, axis=-1)
+
+
+def slope(function, variables, directions, step=1e-5):
+    """The derivative of `function()` along `directions`, by central differences."""
+    values = [keras.ops.convert_to_numpy(variable.value) for variable in variables]
+    ends = []
+    for sign in (1, -1):
+        for variable, value, direction in zip(variables, values, directions, strict=True):
+            variable.assign(value + sign * step * direction)
+        ends.append(float(function()))
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return (ends[0] - ends[1]) / (2 * step)
+
+
+def random_directions(variables, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(tuple(variable.shape)) for variable in variables]
