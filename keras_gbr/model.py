@@ -36,7 +36,7 @@ class _Terms:
             metric.update_state(value, sample_weight=forward.batch_size)
             weight = penalty.weight_at(forward.step)
             if not (isinstance(weight, float) and weight == 0.0):
-                loss = loss + ops.cast(weight * value, loss.dtype)
+                loss = loss + ops.cast(weight, loss.dtype) * ops.cast(value, loss.dtype)
         return loss
 
 

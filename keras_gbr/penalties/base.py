@@ -47,7 +47,7 @@ class Penalty:
     def weight_at(self, step: Any) -> Any:
         """The weight after `step` updates: a float, or a scalar tensor under a schedule."""
         if isinstance(self.weight, LearningRateSchedule):
-            return ops.cast(self.weight(step), "float32")
+            return ops.convert_to_tensor(self.weight(step))
         return self.weight
 
     def get_config(self) -> dict[str, Any]:

@@ -186,4 +186,4 @@ def _flatten(forward: ForwardPass, of: str, y_pred: Any) -> list[Any]:
     outputs = [at_least_float32(output) for output in keras.tree.flatten(y_pred)]
     if of == "probabilities":
         outputs = [probabilities(forward, output) for output in outputs]
-    return [ops.reshape(output, (ops.shape(output)[0], -1)) for output in outputs]
+    return [ops.reshape(output, (-1, math.prod(ops.shape(output)[1:]))) for output in outputs]
