@@ -15,11 +15,11 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-from keras import layers  # noqa: E402
+import keras
+import numpy as np
+from keras import layers
 
-import keras_gbr as gbr  # noqa: E402
+import keras_gbr as gbr
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_gbr import _validation as check
 from keras_gbr.kernels import as_matrix, layers_with_kernel
-from keras_gbr.measures import as_arrays, check_built, gbr_measure
+from keras_gbr.measures import as_arrays, check_arguments, check_built, gbr_measure
 from keras_gbr.norms import frobenius_norm
 
 
@@ -52,6 +52,7 @@ class GBRMonitor(keras.callbacks.Callback):
         self.x = as_arrays(x)
         self.kernel_norms = check.boolean("kernel_norms", kernel_norms)
         self._settings = (of, num_projections, batch_size, 0, verbose)
+        check_arguments(*self._settings)
         self._measure: Callable[[Any], float] | None = None
 
     def set_model(self, model: keras.Model) -> None:

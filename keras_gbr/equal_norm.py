@@ -22,9 +22,7 @@ from keras.backend import standardize_dtype
 from keras_gbr.kernels import as_matrix
 
 
-def equal_norm(
-    kernel: Any, alpha: Any = 1.0, per_filter: bool = True, center: bool = True
-) -> Any:
+def equal_norm(kernel: Any, alpha: Any = 1.0, per_filter: bool = True, center: bool = True) -> Any:
     r"""The equal norm map: scales `kernel` to $\|W\|_F^2 = \alpha$.
 
     The two switches give the four published forms: `(False, False)` is equation 20,

@@ -33,12 +33,12 @@ def gbr(
     seed: int = 0,
     verbose: str | int = "auto",
 ) -> float:
-    r"""The generalization bound regularizer of a model: the mean of $\|\partial f/\partial x\|_F^2$.
+    r"""The GBR of a model: the mean of $\|\partial f / \partial x\|_F^2$ over samples.
 
-    The mean over the samples of the squared Frobenius norm of the Jacobian of the output with
-    respect to the input, in inference mode; also known as geometric complexity. It is measured
-    in squared units of output for each squared unit of input: scaling the inputs by 1/255
-    multiplies it by 255 squared.
+    The generalization bound regularizer is the mean squared Frobenius norm of the Jacobian of
+    the output with respect to the input, here in inference mode; also known as geometric
+    complexity. Its unit is that of the output squared over that of the input squared: the same
+    function of pixels in 0 to 1 has 255 squared times the GBR that it has of 0 to 255.
 
     Args:
         model: A built model.
@@ -91,13 +91,7 @@ def gbr_measure(
     Returns:
         A function `x -> float`.
     """
-    check.choice("of", of, OF)
-    if num_projections is not None:
-        check.integer("num_projections", num_projections)
-    check.integer("batch_size", batch_size)
-    check.integer("seed", seed, minimum=0)
-    if verbose not in ("auto", 0, 1):
-        raise check.fail("`verbose` must be 'auto', 0 or 1.", "verbose", verbose)
+    check_arguments(of, num_projections, batch_size, seed, verbose)
 
     @backend.compiled
     def total(batch: Any, start: Any) -> Any:
@@ -115,9 +109,7 @@ def gbr_measure(
         samples = len(keras.tree.flatten(x)[0])
         starts = range(0, samples, batch_size)
         size = 1 if num_projections else output_size(ForwardPass(model, _slice(x, 0, 1)))
-        blocks = [
-            (first, row) for first in starts for row in range(0, size, _ROWS_A_CALL)
-        ]
+        blocks = [(first, row) for first in starts for row in range(0, size, _ROWS_A_CALL)]
         progress = _Progress(len(blocks), verbose)
         sums = []
         for first, row in blocks:
@@ -128,6 +120,23 @@ def gbr_measure(
         return float(np.sum(sums, dtype="float64") / samples)
 
     return measure
+
+
+def check_arguments(
+    of: str, num_projections: int | None, batch_size: int, seed: int, verbose: str | int
+) -> None:
+    """Refuses what `gbr` cannot use, see there.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+    check.choice("of", of, OF)
+    if num_projections is not None:
+        check.integer("num_projections", num_projections)
+    check.integer("batch_size", batch_size)
+    check.integer("seed", seed, minimum=0)
+    if verbose not in ("auto", 0, 1):
+        raise check.fail("`verbose` must be 'auto', 0 or 1.", "verbose", verbose)
 
 
 def check_built(model: keras.Model) -> None:

@@ -69,7 +69,9 @@ class GBRMixin:
 
     _terms = _Terms([])
 
-    def compile(self, *args: Any, penalties: Sequence[Penalty] | None = None, **kwargs: Any) -> None:
+    def compile(
+        self, *args: Any, penalties: Sequence[Penalty] | None = None, **kwargs: Any
+    ) -> None:
         """Configures the model for training.
 
         Args:

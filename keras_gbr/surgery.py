@@ -46,18 +46,33 @@ def strip(model: keras.Model) -> keras.Model:
         if isinstance(layer, keras.Model):
             return strip(layer)
         inner = layer.layer if isinstance(layer, Reparametrized) else layer
-        plain = type(inner).from_config(_without_package({**inner.get_config(), "name": layer.name}))
-        pairs.append((layer, plain))
+        plain = type(inner).from_config(
+            _without_package({**inner.get_config(), "name": layer.name})
+        )
+        if isinstance(layer, keras.Layer):  # not an operation on tensors, such as slicing
+            pairs.append((layer, plain))
         return plain
 
-    clone = keras.models.clone_model(model, clone_function=replace)
-    if not isinstance(clone, keras.Sequential):
-        clone = keras.Model(clone.input, clone.output, name=model.name)
+    if isinstance(model, keras.Sequential):
+        stack = [replace(layer) for layer in model.layers]
+        clone = keras.Sequential([_same_input(model.inputs[0]), *stack], name=model.name)
+    else:
+        inputs = keras.tree.map_structure(_same_input, model.input)
+        clone = keras.models.clone_model(model, input_tensors=inputs, clone_function=replace)
+        clone = keras.Model(inputs, clone.output, name=model.name)
     for layer, plain in pairs:
         plain.set_weights(_plain_weights(layer))
         plain.trainable = layer.trainable
     clone.trainable = model.trainable
     return clone
+
+
+def _same_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """A new input like that of a model, under the name of its input layer."""
+    name = tensor._keras_history.operation.name
+    return keras.Input(
+        batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name
+    )
 
 
 def _check_can_be_taken_apart(model: keras.Model) -> None:

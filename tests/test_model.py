@@ -238,7 +238,9 @@ def test_training_goes_on_after_loading_as_if_it_had_not_stopped(tmp_path):
     model = convolutional()
     schedule = keras.optimizers.schedules.PolynomialDecay(0.5, 20, 0.1)
     penalties = [gbr.Jacobian(schedule, num_projections=2), *all_penalties()[1:]]
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), LOSS, metrics=["accuracy"], penalties=penalties)
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9), LOSS, metrics=["accuracy"], penalties=penalties
+    )
     model.fit(x, y, batch_size=8, verbose=0, shuffle=False)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -298,7 +300,7 @@ def test_bad_penalties_are_refused_and_nothing_changes(penalties, message):
 @pytest.mark.parametrize("penalty", [gbr.InputGradient(0.1), gbr.ParameterGradient(0.1)])
 def test_a_penalty_on_the_loss_needs_a_loss(penalty):
     model = convolutional()
-    with pytest.raises(ValueError, match="needs a `loss`.*Received: loss=None"):
+    with pytest.raises(ValueError, match=r"needs a `loss`.*Received: loss=None"):
         model.compile("sgd", penalties=[penalty])
 
 

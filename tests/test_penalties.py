@@ -304,7 +304,7 @@ def test_integer_inputs_are_left_out():
 def test_a_model_with_integer_inputs_alone_is_refused():
     tokens = keras.Input((2,), dtype="int32")
     model = gbr.GBRModel(tokens, layers.Dense(1)(layers.Embedding(9, 2)(tokens)))
-    with pytest.raises(ValueError, match="floating-point input.*Received: inputs of dtypes"):
+    with pytest.raises(ValueError, match=r"floating-point input.*Received: inputs of dtypes"):
         values(model, gbr.Jacobian(1.0), np.zeros((3, 2), "int32"))
 
 

@@ -9,9 +9,7 @@ from keras import ops
 from keras_gbr.norms.matrix import squared_spectral_norm
 
 
-def squared_convolution_bound(
-    kernel: Any, method: str = "lanczos", num_iterations: int = 8
-) -> Any:
+def squared_convolution_bound(kernel: Any, method: str = "lanczos", num_iterations: int = 8) -> Any:
     r"""A bound on the squared spectral norm of the convolution with `kernel`.
 
     With $k$ the number of taps, the norm is at most $\sqrt k$ times the spectral norm of any

@@ -165,4 +165,3 @@ def _leading_combination(images: Any) -> Any:
     weights = ops.take(gram, ops.argmax(ops.diagonal(gram)), axis=0)
     weights = ops.reshape(_scaled(weights), (1, -1))
     return _unit(ops.reshape(ops.matmul(weights, images), (-1,)))
-

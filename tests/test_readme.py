@@ -1,0 +1,25 @@
+"""The README's example runs as it is written."""
+
+import pathlib
+import re
+
+import keras
+import numpy as np
+
+README = pathlib.Path(__file__).parent.parent / "README.md"
+
+
+def test_the_example_runs_as_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    rng = np.random.default_rng(0)
+    names = {
+        "x_train": rng.standard_normal((64, 32, 32, 3)).astype("float32"),
+        "y_train": rng.integers(0, 10, 64),
+        "x_val": rng.standard_normal((8, 32, 32, 3)).astype("float32"),
+    }
+    exec(example, names)
+    assert {"gbr", "jacobian", "accuracy"} <= set(names["model"].history.history)
+    expected = names["model"].predict(names["x_val"], verbose=0)
+    plain = keras.models.load_model("plain.keras")
+    np.testing.assert_allclose(plain.predict(names["x_val"], verbose=0), expected, atol=1e-6)

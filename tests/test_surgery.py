@@ -1,0 +1,157 @@
+"""strip: the same outputs from plain layers, loadable without the package."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from networks import dense_network
+
+import keras_gbr as gbr
+
+
+def every_wrapper(cls=gbr.GBRModel):
+    """All wrappers over all kinds of layer, with regularizers and a nested model."""
+    inputs = keras.Input((8, 8, 2))
+    x = gbr.ENCConv(layers.Conv2D(4, 3, groups=2, kernel_regularizer=gbr.ShiftedL2()))(inputs)
+    x = layers.BatchNormalization()(x)
+    x = gbr.WeightNorm(layers.Conv2D(4, 3, strides=2, activation="relu"), name="normed")(x)
+    x = layers.Reshape((4, 4))(layers.Reshape((16,))(layers.AveragePooling2D(1)(x)[:, :2, :2]))
+    x = gbr.WeightStandardization(layers.Conv1D(6, 2, padding="causal"))(x)
+    nested_in = keras.Input((4, 6))
+    nested = keras.Model(nested_in, gbr.ENC(layers.Dense(5), learnable_alpha=True)(nested_in))
+    x = layers.Flatten()(nested(x))
+    head = layers.Dense(
+        3,
+        kernel_regularizer=gbr.Spectral() + keras.regularizers.L2(1e-3),
+        kernel_constraint=gbr.EqualNorm(),
+        bias_regularizer=keras.regularizers.L2(1e-3),
+    )
+    return cls(inputs, gbr.ENCDense(head, alpha=4.0, name="head")(x))
+
+
+def trained():
+    model = every_wrapper()
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((16, 8, 8, 2)).astype("float32")
+    model.compile(
+        keras.optimizers.SGD(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        penalties=[gbr.InputGradient(0.1)],
+    )
+    model.fit(x, rng.integers(0, 3, 16), verbose=0, epochs=2)
+    return model, x
+
+
+LOAD = """
+import sys, keras, numpy as np
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "keras_gbr":
+            raise ImportError(name)
+sys.meta_path.insert(0, Absent())
+model = keras.models.load_model(sys.argv[1])
+np.save(sys.argv[3], model.predict(np.load(sys.argv[2]), verbose=0))
+assert "keras_gbr" not in sys.modules
+"""
+
+
+def test_stripped_model_is_plain_equal_and_loads_without_the_package(tmp_path):
+    model, x = trained()
+    before = model.get_weights()
+    plain = gbr.strip(model)
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(plain.predict(x, verbose=0), expected, rtol=1e-6, atol=1e-6)
+    everything = [plain, *plain._flatten_layers()]
+    assert not any(type(part).__module__.startswith("keras_gbr") for part in everything)
+    assert [layer.name for layer in plain.layers] == [layer.name for layer in model.layers]
+    assert plain.name == model.name
+    assert not plain.compiled
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    plain.save(tmp_path / "plain.keras")
+    np.save(tmp_path / "x.npy", x)
+    paths = [str(tmp_path / name) for name in ("plain.keras", "x.npy", "y.npy")]
+    done = subprocess.run([sys.executable, "-c", LOAD, *paths], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.load(paths[2]), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_what_keras_owns_is_kept():
+    plain = gbr.strip(trained()[0])
+    head = plain.get_layer("head")
+    assert isinstance(head.bias_regularizer, keras.regularizers.L2)
+    assert head.kernel_regularizer is None
+    assert head.kernel_constraint is None
+    assert plain.get_layer("normed").activation is keras.activations.relu
+
+
+def test_sequential_models_and_trainable_flags():
+    stack = keras.Sequential(
+        [keras.Input((4,)), gbr.ENC(layers.Dense(5), name="first"), layers.Dense(2)], name="stack"
+    )
+    stack.layers[0].trainable = False
+    plain = gbr.strip(stack)
+    assert isinstance(plain, keras.Sequential)
+    assert plain.name == "stack"
+    assert [layer.trainable for layer in plain.layers] == [False, True]
+    x = np.random.default_rng(0).standard_normal((3, 4)).astype("float32")
+    np.testing.assert_allclose(plain(x), stack(x), rtol=1e-6)
+
+
+def test_shared_layers_stay_shared():
+    shared = gbr.ENC(layers.Dense(4))
+    a, b = keras.Input((4,)), keras.Input((4,))
+    model = keras.Model([a, b], layers.Add()([shared(a), shared(b)]))
+    plain = gbr.strip(model)
+    assert plain.count_params() == 4 * 4 + 4
+    x = [np.ones((2, 4), "float32"), np.zeros((2, 4), "float32")]
+    np.testing.assert_allclose(plain(x), model(x), rtol=1e-6)
+
+
+def test_structured_inputs_and_outputs_are_kept():
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    outputs = {"sum": layers.Add()([a, b]), "map": gbr.ENC(layers.Dense(2))(a)}
+    model = gbr.GBRModel({"a": a, "b": b}, outputs)
+    x = {"a": np.ones((2, 3), "float32"), "b": np.ones((2, 3), "float32")}
+    got, expected = gbr.strip(model)(x), model(x)
+    assert set(got) == {"sum", "map"}
+    for name in got:
+        np.testing.assert_allclose(got[name], expected[name], rtol=1e-6)
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.inner = gbr.ENC(layers.Dense(2))
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def test_what_cannot_be_taken_apart_is_refused():
+    unbuilt = keras.Sequential([gbr.ENC(layers.Dense(2))])
+    with pytest.raises(ValueError, match="`model` must be a built"):
+        gbr.strip(unbuilt)
+    subclassed = Subclassed()
+    subclassed(np.zeros((1, 3), "float32"))
+    with pytest.raises(ValueError, match=r"functional or sequential.*Received: model="):
+        gbr.strip(subclassed)
+    inputs = keras.Input((2, 3))
+    hidden = keras.Model(inputs, layers.TimeDistributed(gbr.ENC(layers.Dense(2)))(inputs))
+    with pytest.raises(ValueError, match="holds wrappers of keras_gbr"):
+        gbr.strip(hidden)
+    with pytest.raises(ValueError, match="`model` must be a built"):
+        gbr.strip(layers.Dense(2))
+
+
+def test_a_plain_model_is_copied():
+    model = dense_network(cls=keras.Model)
+    plain = gbr.strip(model)
+    assert plain is not model
+    for old, new in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    plain.layers[-1].set_weights([np.zeros((7, 3)), np.zeros(3)])
+    assert model.get_weights()[2].any()
