@@ -257,7 +257,10 @@ class Sum(_Addable):
         expected = "`regularizers` must be a list of one or more regularizers."
         if not isinstance(regularizers, (list, tuple)) or not regularizers:
             raise check.fail(expected, "regularizers", regularizers)
-        resolved = [keras.regularizers.get(item) for item in regularizers]
+        try:
+            resolved = [keras.regularizers.get(item) for item in regularizers]
+        except ValueError as error:
+            raise check.fail(expected, "regularizers", regularizers) from error
         if None in resolved:
             raise check.fail(expected, "regularizers", regularizers)
         self.regularizers = [part for item in resolved for part in _parts(item)]
