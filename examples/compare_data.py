@@ -1,0 +1,86 @@
+"""The images that compare_methods.py trains on, split once with a fixed seed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+SPLIT_SEED = 0
+TEST_SHARE = 0.3
+VALIDATION_SHARE = 2 / 7  # of what is left, so that half of the digits train
+
+Split = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images scaled to [0, 1], shape `(samples, height, width, channels)`, and their labels."""
+
+    name: str
+    classes: int
+    train: Split
+    validation: Split
+    test: Split
+
+
+def load(name: str = "digits", samples: int | None = None) -> Data:
+    """Loads a data set and splits it; the parts have equal shares of each class.
+
+    Args:
+        name: `"digits"` (in scikit-learn, 8 x 8), or the name of a TFDS image classification
+            set, with its own test split if it has one.
+        samples: At most so many training images, or `None` for all.
+
+    Raises:
+        ValueError: There is no such set, or it does not hold labelled images of one size.
+    """
+    images, labels, test = _digits() if name == "digits" else _tfds(name)
+    if test is None:
+        images, labels, *test = _split(images, labels, TEST_SHARE)
+    images, labels, *validation = _split(images, labels, VALIDATION_SHARE)
+    train = images[:samples], labels[:samples]
+    parts = [(_scaled(x), y) for x, y in (train, validation, test)]
+    return Data(name, int(labels.max()) + 1, *parts)
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray, None]:
+    pixels, labels = load_digits(return_X_y=True)
+    return (pixels / 16).astype("float32").reshape(-1, 8, 8, 1), labels, None
+
+
+def _tfds(name: str) -> tuple[np.ndarray, np.ndarray, Any]:
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name)
+        builder.download_and_prepare()
+    except Exception as error:  # TFDS raises errors of many unrelated classes.
+        raise ValueError(f"Cannot load the TFDS data set {name!r}: {error}") from error
+    features, splits = builder.info.features, builder.info.splits
+    if "train" not in splits:
+        raise ValueError(f"{name!r} has no training split. Received: splits {list(splits)}")
+    if not {"image", "label"} <= set(features) or None in features["image"].shape:
+        raise ValueError(
+            f"{name!r} is no image classification set with images of one size. "
+            f"Received: features {dict(features)}"
+        )
+    wanted = [split for split in ("train", "test") if split in splits]
+    parts = builder.as_dataset(split=wanted, as_supervised=True, batch_size=-1)
+    (images, labels), *test = tfds.as_numpy(parts)
+    return images, labels, test[0] if test else None
+
+
+def _split(images: np.ndarray, labels: np.ndarray, share: float) -> list[np.ndarray]:
+    """The rest and the share, as images, labels, images, labels."""
+    parts = train_test_split(
+        images, labels, test_size=share, stratify=labels, random_state=SPLIT_SEED
+    )
+    return [parts[index] for index in (0, 2, 1, 3)]
+
+
+def _scaled(images: np.ndarray) -> np.ndarray:
+    if images.dtype.kind == "f":
+        return images
+    return images.astype("float32") / np.iinfo(images.dtype).max

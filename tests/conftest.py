@@ -1,0 +1,23 @@
+"""What every test starts from: fixed seeds, the default precision, reproducible properties."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import pytest
+from hypothesis import settings
+
+# Derandomised: the same examples on every machine, so a failure is a change of the code.
+settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=60)
+settings.load_profile("reproducible")
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds_and_precision():
+    """Seeds all generators, and restores the global precision that a test may change."""
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.utils.set_random_seed(20)
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
