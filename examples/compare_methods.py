@@ -169,6 +169,26 @@ def steps_an_epoch(data: Data) -> int:
     return max(1, len(data.train[0]) // BATCH_SIZE)
 
 
+class Batches(keras.utils.PyDataset):
+    """The training images in whole batches, in a new order each epoch."""
+
+    def __init__(self, data: Data) -> None:
+        super().__init__()
+        self._images, self._labels = data.train
+        self._steps = steps_an_epoch(data)
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        batch = self._order[step * BATCH_SIZE : (step + 1) * BATCH_SIZE]
+        return self._images[batch], self._labels[batch]
+
+    def on_epoch_end(self) -> None:
+        self._order = np.random.permutation(len(self._images))
+
+
 class Trainee:
     """The model of one method, compiled and traced once for all seeds."""
 
@@ -183,12 +203,8 @@ class Trainee:
         self.model.set_weights(self._fresh().get_weights())
         for variable in self.model.optimizer.variables:
             variable.assign(keras.ops.zeros_like(variable))
-        images, labels = self._data.train
-        for _ in range(self._epochs):
-            order = np.random.permutation(len(images))
-            for step in range(steps_an_epoch(self._data)):
-                batch = order[step * BATCH_SIZE : (step + 1) * BATCH_SIZE]
-                self.model.train_on_batch(images[batch], labels[batch])
+        batches = Batches(self._data)
+        self.model.fit(batches, epochs=self._epochs, shuffle=False, verbose=0)
 
 
 class Study:

@@ -43,11 +43,11 @@ class Spectral(_Addable):
 
     Args:
         factor: Float >= 0.
-        method: `"lanczos"`, `"power"` or `"svd"`. Eight Lanczos steps are within 1 % of the
-            singular value decomposition on average over the kernels of a freshly initialised
-            ResNet-50 and within 3 % at worst; as many power iterations are within 7 % and 14 %.
+        method: `"lanczos"`, `"power"` or `"svd"`. Over the kernels of a freshly initialised
+            ResNet-50, eight Lanczos steps were 0.3 % below the singular value decomposition
+            on average and 1.6 % at worst; eight power iterations 4 % and 8 %.
         num_iterations: Whole number >= 1, the steps of `"lanczos"` and `"power"`. Lanczos
-            solves kernels with at most 128 filters or a fan-in of at most 128 exactly.
+            solves kernels with at most 128 filters or a fan-in of at most 128 directly.
         operator: `"kernel"`, or `"convolution"` for an upper bound on the norm of the
             convolution itself, which the reshaped kernel does not give.
 
