@@ -15,7 +15,7 @@ import keras_gbr as gbr
 # GBR, FGSM and the gradients are measured on at most so many images.
 MEASURED = 500
 BATCH_SIZE = 250
-TIMED_STEPS = 30
+TIMED_STEPS = 15
 
 
 class Examiner:

@@ -49,7 +49,8 @@ def equal_norm(kernel: Any, alpha: Any = 1.0, per_filter: bool = True, center: b
     if isinstance(alpha, (int, float)):
         matrix = _scale_columns(matrix, (alpha / filters) ** 0.5, center)
     else:
-        matrix = _scale_columns(matrix, 1.0, center) * ops.sqrt(alpha / filters)
+        length = ops.sqrt(ops.cast(alpha, matrix.dtype) / filters)
+        matrix = _scale_columns(matrix, 1.0, center) * length
     return _like(matrix, kernel)
 
 
@@ -66,7 +67,8 @@ def weight_norm(kernel: Any, gain: Any) -> Any:
     Reference:
         Salimans & Kingma 2016, equation 2.
     """
-    return _like(_scale_columns(as_matrix(kernel), 1.0, center=False) * gain, kernel)
+    matrix = _scale_columns(as_matrix(kernel), 1.0, center=False)
+    return _like(matrix * ops.cast(gain, matrix.dtype), kernel)
 
 
 def weight_standardization(kernel: Any) -> Any:

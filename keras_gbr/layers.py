@@ -27,7 +27,8 @@ class Reparametrized(keras.layers.Wrapper):
 
     Args:
         layer: The layer to wrap, of one of the classes in `kinds`; built or not.
-        **kwargs: Those of `keras.layers.Layer`. `dtype` defaults to that of `layer`.
+        **kwargs: Those of `keras.layers.Layer`. Outputs have the dtype of those of `layer`;
+            a `dtype` given here has no effect.
 
     Call arguments:
         inputs: As the wrapped layer.
@@ -46,9 +47,9 @@ class Reparametrized(keras.layers.Wrapper):
 
     def __init__(self, layer: keras.Layer, **kwargs: Any) -> None:
         check_layer(layer, self.kinds)
-        kwargs.setdefault("dtype", layer.dtype_policy)
-        # Without autocast the raw kernel is read in its own precision and inputs reach the
-        # layer, which casts both, untouched.
+        # Computing in the precision of the variables, without autocast, reads the raw kernel as
+        # it is under any policy, and leaves the casting of inputs to the layer.
+        kwargs["dtype"] = layer.variable_dtype
         super().__init__(layer, autocast=False, **kwargs)
         self.supports_masking = layer.supports_masking
 
@@ -76,6 +77,9 @@ class Reparametrized(keras.layers.Wrapper):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return self.layer.compute_output_shape(input_shape)
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        return self.layer.compute_output_spec(inputs)
 
     @classmethod
     def from_config(
