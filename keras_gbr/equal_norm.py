@@ -13,6 +13,7 @@ What has no direction, a filter of zeros or (with `center`) a constant one, is m
 zeros with gradient zero.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -138,10 +139,16 @@ def _direction(matrix: Any, center: bool) -> tuple[Any, Any]:
     rows = matrix.shape[0]
     noise: Any = 0.0
     if center:
+        limits = np.finfo(standardize_dtype(matrix.dtype))
         mean = _column_sums(matrix) / rows
+        # Where the sum overflows the squares do, too, and the column counts as zero.
+        mean = ops.where(ops.abs(mean) < float(limits.max) / 16, mean, 0.0)
         matrix = matrix - mean
-        # What is left of a constant column is the rounding of its mean.
-        noise = rows * ops.square(4.0 * float(np.finfo(standardize_dtype(mean.dtype)).eps) * mean)
+        # What is left of a constant column is the rounding of its mean: this much at worst,
+        # since adding n equal numbers one by one loses n / 4 units in the last place.
+        chunk = _chunk(rows)
+        units = 4 + (rows // chunk + chunk) / 4
+        noise = rows * ops.square(min(units * float(limits.eps), 1e-4) * mean)
     squares = _column_sums(ops.square(matrix))
     has_length = squares > noise
     return matrix, ops.where(has_length, ops.rsqrt(ops.where(has_length, squares, 1.0)), 0.0)
@@ -155,8 +162,11 @@ def _column_sums(matrix: Any) -> Any:
     that multiply in TensorFloat-32.
     """
     rows, columns = matrix.shape
-    if columns == 1:
-        return ops.reshape(ops.sum(matrix), (1, 1))
-    chunk = next(c for c in range(min(64, rows), 0, -1) if rows % c == 0)
+    chunk = _chunk(rows)
     partial = ops.sum(ops.reshape(matrix, (rows // chunk, chunk * columns)), axis=0)
     return ops.sum(ops.reshape(partial, (chunk, columns)), axis=0, keepdims=True)
+
+
+def _chunk(rows: int) -> int:
+    """The number of partial sums: a divisor of `rows` near its root, or up to 64."""
+    return next(c for c in range(min(rows, max(64, math.isqrt(rows))), 0, -1) if rows % c == 0)

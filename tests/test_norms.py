@@ -150,11 +150,10 @@ def test_the_error_of_lanczos_falls_with_the_steps_and_is_below_that_of_power():
 
     lanczos = [error("lanczos", steps) for steps in (1, 2, 4, 8, 16, 32)]
     assert all(after < before for before, after in itertools.pairwise(lanczos))
-    # Rayleigh-Ritz on a Krylov space contains the power iterate, so it cannot be worse.
-    assert all(
-        mine <= error("power", steps)
-        for mine, steps in zip(lanczos, (1, 2, 4, 8, 16, 32), strict=True)
-    )
+    # The best vector of the space of all iterates beats the last iterate, once the different
+    # starts are forgotten.
+    power = [error("power", steps) for steps in (4, 8, 16, 32)]
+    assert all(mine < other / 2 for mine, other in zip(lanczos[2:], power, strict=True))
     assert lanczos[-1] < 1e-4
 
 

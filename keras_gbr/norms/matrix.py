@@ -100,8 +100,8 @@ METHODS = {"lanczos": _lanczos, "power": _power, "svd": _svd}
 def _start(wide: Any, count: int) -> Any:
     """Pseudo-random orthonormal rows. All ones would be orthogonal to every centred kernel."""
     length = wide.shape[0]
-    vectors = np.random.default_rng(length).standard_normal((length, count))
-    return ops.convert_to_tensor(np.linalg.qr(vectors)[0].T, standardize_dtype(wide.dtype))
+    vectors = np.random.default_rng(length).standard_normal((count, length))
+    return ops.convert_to_tensor(np.linalg.qr(vectors.T)[0].T, standardize_dtype(wide.dtype))
 
 
 def _scaled(x: Any) -> Any:
