@@ -163,10 +163,15 @@ def _column_sums(matrix: Any) -> Any:
     """
     rows, columns = matrix.shape
     chunk = _chunk(rows)
-    partial = ops.sum(ops.reshape(matrix, (rows // chunk, chunk * columns)), axis=0)
-    return ops.sum(ops.reshape(partial, (chunk, columns)), axis=0, keepdims=True)
+    whole = rows // chunk * chunk
+    main = matrix if whole == rows else matrix[:whole]
+    chunks = ops.reshape(main, (rows // chunk, chunk * columns))
+    partial = ops.reshape(ops.sum(chunks, axis=0), (chunk, columns))
+    total = ops.sum(partial, axis=0, keepdims=True)
+    return total + ops.sum(matrix[whole:], axis=0, keepdims=True) if whole < rows else total
 
 
 def _chunk(rows: int) -> int:
-    """The number of partial sums: a divisor of `rows` near its root, or up to 64."""
-    return next(c for c in range(min(rows, max(64, math.isqrt(rows))), 0, -1) if rows % c == 0)
+    """The number of partial sums: near the root of `rows`, at least 64, a divisor if there is."""
+    most = min(rows, max(64, math.isqrt(rows)))
+    return next((c for c in range(most, most // 4, -1) if rows % c == 0), most)

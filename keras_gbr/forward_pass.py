@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_gbr import backend
 from keras_gbr.losses import outputs_are_logits, per_sample_losses
+from keras_gbr.precision import at_least_float32
 
 
 class ForwardPass:
@@ -158,11 +159,6 @@ def squared_norms(gradients: list[Any]) -> Any:
         flat = at_least_float32(ops.reshape(gradient, (ops.shape(gradient)[0], -1)))
         total = total + ops.sum(ops.square(flat), axis=1)
     return total
-
-
-def at_least_float32(x: Any) -> Any:
-    """`x` in single precision, or in its own if that is higher: squares overflow float16."""
-    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
 
 
 def _run(model: keras.Model, x: Any, training: bool) -> Any:

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_gbr._validation import fail
+from keras_gbr.precision import at_least_float32
 
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 DENSE = (keras.layers.Dense,)
@@ -78,8 +79,6 @@ def as_matrix(kernel: Any) -> Any:
     Returns:
         Tensor `(fan_in, filters)`; float32 or float64.
     """
-    kernel = ops.convert_to_tensor(kernel)
-    if keras.backend.standardize_dtype(kernel.dtype) in ("float16", "bfloat16"):
-        kernel = ops.cast(kernel, "float32")
+    kernel = at_least_float32(kernel)
     filters = kernel.shape[-1] if len(kernel.shape) else 1
     return ops.reshape(kernel, (-1, filters))

@@ -13,6 +13,7 @@ from keras import ops
 from keras_gbr import _validation as check
 from keras_gbr.kernels import as_matrix
 from keras_gbr.norms import METHODS, squared_convolution_bound, squared_spectral_norm
+from keras_gbr.precision import at_least_float32
 
 PACKAGE = "keras_gbr"
 
@@ -266,6 +267,7 @@ class Sum(_Addable):
         self.regularizers = [part for item in resolved for part in _parts(item)]
 
     def __call__(self, x: Any) -> Any:
+        x = at_least_float32(x)
         return sum(regularizer(x) for regularizer in self.regularizers)
 
     def get_config(self) -> dict[str, Any]:

@@ -64,8 +64,11 @@ def squared_spectral_norm(matrix: Any, method: str = "lanczos", num_iterations: 
     rows, columns = matrix.shape
     transpose = ops.transpose(matrix)
     wide, tall = (transpose, matrix) if rows >= columns else (matrix, transpose)
-    vector = METHODS[method](wide, tall, num_iterations)
-    return ops.sum(ops.square(ops.matmul(ops.stop_gradient(vector), tall)))
+    vector = ops.stop_gradient(METHODS[method](wide, tall, num_iterations))
+    # Of `matrix` itself: the gradient through a transpose would be one more pass over it.
+    if rows >= columns:
+        return ops.sum(ops.square(ops.matmul(vector, matrix)))
+    return ops.sum(ops.square(ops.matmul(matrix, ops.transpose(vector))))
 
 
 def _power(wide: Any, tall: Any, num_iterations: int) -> Any:
@@ -82,10 +85,9 @@ def _lanczos(wide: Any, tall: Any, num_iterations: int) -> Any:
     basis = _start(wide, _BLOCK)
     images = [ops.matmul(basis, wide)]
     for _ in range(num_iterations - 1):
-        candidates = ops.matmul(_scaled(images[-1]), tall)
-        for row in range(_BLOCK):
-            basis = ops.concatenate([basis, _new_direction(candidates[row : row + 1], basis)])
-        images.append(ops.matmul(basis[-_BLOCK:], wide))
+        block = _new_directions(ops.matmul(_scaled(images[-1]), tall), basis)
+        basis = ops.concatenate([basis, block])
+        images.append(ops.matmul(block, wide))
     return _leading_combination(ops.concatenate(images))
 
 
@@ -115,14 +117,21 @@ def _unit(x: Any) -> Any:
     return x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x)), 0.5))
 
 
-def _new_direction(w: Any, basis: Any) -> Any:
-    """The unit vector along the part of `w` orthogonal to the rows of `basis`, or zeros."""
-    w = _scaled(w)  # a length between 1 and the root of its size
+def _new_directions(pair: Any, basis: Any) -> Any:
+    """The unit vectors along the parts of two rows orthogonal to `basis` and to each other.
+
+    A row with no such part becomes zeros.
+    """
+    pair = _scaled(pair)
     for _ in range(2):  # once leaves rounding behind that doubles with every direction
-        w = w - ops.matmul(ops.matmul(w, ops.transpose(basis)), basis)
-    remainder = ops.sum(ops.square(w))
-    noise = (_EXHAUSTED * float(np.finfo(standardize_dtype(w.dtype)).eps)) ** 2 * w.shape[1]
-    return w * ops.where(remainder > noise, ops.rsqrt(ops.maximum(remainder, noise)), 0.0)
+        pair = pair - ops.matmul(ops.matmul(pair, ops.transpose(basis)), basis)
+    first, second = pair[:1], pair[1:]
+    along = ops.sum(first * second) / ops.maximum(ops.sum(ops.square(first)), _TINY)
+    pair = ops.concatenate([first, second - along * first])
+    remainders = ops.sum(ops.square(pair), axis=1, keepdims=True)
+    noise = (_EXHAUSTED * float(np.finfo(standardize_dtype(pair.dtype)).eps)) ** 2 * pair.shape[1]
+    scale = ops.rsqrt(ops.maximum(remainders, noise))
+    return pair * ops.where(remainders > noise, scale, 0.0)
 
 
 def _leading_combination(images: Any) -> Any:

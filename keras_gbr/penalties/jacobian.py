@@ -10,9 +10,10 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_gbr import _validation as check
 from keras_gbr import backend
-from keras_gbr.forward_pass import ForwardPass, at_least_float32, squared_norms
+from keras_gbr.forward_pass import ForwardPass, squared_norms
 from keras_gbr.penalties.base import Penalty
 from keras_gbr.penalties.probabilities import probabilities
+from keras_gbr.precision import at_least_float32
 
 OF = ("output", "probabilities")
 # Between the seeds of two draws of a step, so that neighbouring seeds share no draw.

@@ -5,8 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gbr.forward_pass import ForwardPass, at_least_float32
+from keras_gbr.forward_pass import ForwardPass
 from keras_gbr.penalties.base import Penalty
+from keras_gbr.precision import at_least_float32
 
 
 @keras.saving.register_keras_serializable("keras_gbr")

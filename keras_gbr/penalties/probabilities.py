@@ -4,7 +4,8 @@ from typing import Any
 
 from keras import ops
 
-from keras_gbr.forward_pass import ForwardPass, at_least_float32
+from keras_gbr.forward_pass import ForwardPass
+from keras_gbr.precision import at_least_float32
 
 
 def probabilities(forward: ForwardPass, output: Any) -> Any:

@@ -1,0 +1,21 @@
+"""The precision that norms are computed in."""
+
+from typing import Any
+
+from keras import ops
+from keras.backend import standardize_dtype
+
+
+def at_least_float32(x: Any) -> Any:
+    """`x` in single precision, or in its own if that is higher.
+
+    Squares of numbers above 256 overflow float16, and bfloat16 adds up to three digits.
+
+    Args:
+        x: Floating-point tensor or variable.
+
+    Returns:
+        Tensor of the same shape, float32 or float64.
+    """
+    x = ops.convert_to_tensor(x)
+    return x if standardize_dtype(x.dtype) in ("float32", "float64") else ops.cast(x, "float32")
