@@ -168,7 +168,8 @@ class GBRModel(GBRMixin, keras.Model):
     """A `keras.Model` that trains with penalties: `GBRModel(inputs, outputs)`.
 
     A model that exists becomes one by `GBRModel(model.inputs, model.outputs)`, sharing its
-    layers. See `GBRMixin` for `compile`; a subclassed model takes the mixin.
+    layers; a list of one input or output counts as that tensor. See `GBRMixin` for `compile`; a
+    subclassed model takes the mixin.
 
     Args:
         *args: `inputs` and `outputs`, as `keras.Model`.
@@ -196,7 +197,16 @@ class GBRModel(GBRMixin, keras.Model):
                 "inputs",
                 None,
             )
-        super().__init__(*args, **kwargs)
+        for name in ("inputs", "outputs"):
+            if name in kwargs:
+                kwargs[name] = _single(kwargs[name])
+        super().__init__(*map(_single, args), **kwargs)
+
+
+def _single(structure: Any) -> Any:
+    """The only element of a list of one: `model.inputs` is one where the model takes a tensor."""
+    is_list_of_one = isinstance(structure, (list, tuple)) and len(structure) == 1
+    return structure[0] if is_list_of_one else structure
 
 
 def _checked(penalties: Any) -> list[Penalty]:

@@ -184,6 +184,7 @@ def test_a_sequential_model_becomes_a_gbr_model():
     model = gbr.GBRModel(stack.inputs, stack.outputs)
     model.compile("sgd", LOSS, penalties=all_penalties())
     model.fit(x, y, verbose=0)
+    assert model(x[:2]).shape == (2, 3)
     np.testing.assert_array_equal(stack(x[:2]), model(x[:2]))
 
 
