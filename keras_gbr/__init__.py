@@ -7,7 +7,7 @@ from keras_gbr.layers import (
     ENC,
     ENCConv,
     ENCDense,
-    Reparametrized,
+    Regularized,
     WeightNorm,
     WeightStandardization,
 )
@@ -15,6 +15,7 @@ from keras_gbr.model import GBRMixin, GBRModel
 from keras_gbr.penalties import InputGradient, Jacobian, ParameterGradient, Penalty
 from keras_gbr.regularizers import WEISSI, ShiftedL2, Spectral, Sum
 from keras_gbr.surgery import strip
+from keras_gbr.wrapping import Reparametrized
 
 __all__ = [
     "ENC",
@@ -29,6 +30,7 @@ __all__ = [
     "Jacobian",
     "ParameterGradient",
     "Penalty",
+    "Regularized",
     "Reparametrized",
     "ShiftedL2",
     "Spectral",

@@ -27,7 +27,7 @@ def number(name: str, value: Any, *, minimum: float = 0.0, exclusive: bool = Fal
 
 def integer(name: str, value: Any, *, minimum: int = 1) -> int:
     """A whole number, at least `minimum`."""
-    if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= minimum:
+    if _is_whole(value) and int(value) >= minimum:
         return int(value)
     raise fail(f"`{name}` must be a whole number >= {minimum}.", name, value)
 
@@ -45,3 +45,18 @@ def choice(name: str, value: Any, allowed: Collection[str]) -> str:
         return value
     options = ", ".join(repr(option) for option in allowed)
     raise fail(f"`{name}` must be one of {options}.", name, value)
+
+
+def axes(name: str, value: Any) -> int | tuple[int, ...]:
+    """An axis, or a tuple of different ones."""
+    if isinstance(value, (list, tuple)):
+        plain = tuple(value)
+        if all(_is_whole(axis) for axis in plain) and len(set(plain)) == len(plain):
+            return tuple(int(axis) for axis in plain)
+    elif _is_whole(value):
+        return int(value)
+    raise fail(f"`{name}` must be a whole number or a tuple of different ones.", name, value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

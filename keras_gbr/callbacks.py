@@ -7,9 +7,10 @@ import keras
 from keras import ops
 
 from keras_gbr import _validation as check
-from keras_gbr.kernels import as_matrix, layers_with_kernel
+from keras_gbr.kernels import as_matrix
 from keras_gbr.measures import as_arrays, check_arguments, check_built, gbr_measure
 from keras_gbr.norms import frobenius_norm
+from keras_gbr.wrapping import kernels_in_use
 
 
 class GBRMonitor(keras.callbacks.Callback):
@@ -77,11 +78,9 @@ def kernel_norms(model: keras.Model) -> dict[str, float]:
         model: A built model.
 
     Returns:
-        Floats by `kernel_norm/<layer name>`.
+        Floats by `kernel_norm/<layer name>`, followed by `/<kernel>` in a layer with several.
     """
     return {
-        f"kernel_norm/{layer.name}": float(
-            ops.convert_to_numpy(frobenius_norm(as_matrix(layer.kernel)))
-        )
-        for layer in layers_with_kernel(model)
+        f"kernel_norm/{name}": float(ops.convert_to_numpy(frobenius_norm(as_matrix(kernel, ()))))
+        for name, kernel in kernels_in_use(model)
     }

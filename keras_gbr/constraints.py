@@ -21,9 +21,12 @@ class EqualNorm(keras.constraints.Constraint):
         alpha: Float > 0, the squared Frobenius norm.
         per_filter: Whether every filter gets the same norm, instead of the whole kernel.
         center: Whether the mean (of each filter, or of the whole kernel) is removed.
+        filter_axis: The axis, or tuple of axes, that number the filters: -1 for dense,
+            convolutional and recurrent kernels, -2 for transposed convolutions, (-2, -1) for
+            depthwise kernels, 0 for an `Embedding`.
 
     Call arguments:
-        w: The kernel, `(..., filters)`.
+        w: The kernel.
 
     Returns:
         The projected kernel, same shape and dtype. Filters of zeros stay zeros.
@@ -41,13 +44,25 @@ class EqualNorm(keras.constraints.Constraint):
         Li, Chen & Yang, equations 20 to 23; see `keras_gbr.ENC`.
     """
 
-    def __init__(self, alpha: float = 1.0, per_filter: bool = True, center: bool = True) -> None:
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        per_filter: bool = True,
+        center: bool = True,
+        filter_axis: int | tuple[int, ...] = -1,
+    ) -> None:
         self.alpha = check.number("alpha", alpha, exclusive=True)
         self.per_filter = check.boolean("per_filter", per_filter)
         self.center = check.boolean("center", center)
+        self.filter_axis = check.axes("filter_axis", filter_axis)
 
     def __call__(self, w: Any) -> Any:
-        return equal_norm(w, self.alpha, self.per_filter, self.center)
+        return equal_norm(w, self.alpha, self.per_filter, self.center, self.filter_axis)
 
     def get_config(self) -> dict[str, Any]:
-        return {"alpha": self.alpha, "per_filter": self.per_filter, "center": self.center}
+        return {
+            "alpha": self.alpha,
+            "per_filter": self.per_filter,
+            "center": self.center,
+            "filter_axis": self.filter_axis,
+        }

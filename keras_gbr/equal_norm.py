@@ -20,10 +20,16 @@ import numpy as np
 from keras import ops
 from keras.backend import standardize_dtype
 
-from keras_gbr.kernels import as_matrix
+from keras_gbr.kernels import Axes, as_matrix, from_matrix
 
 
-def equal_norm(kernel: Any, alpha: Any = 1.0, per_filter: bool = True, center: bool = True) -> Any:
+def equal_norm(
+    kernel: Any,
+    alpha: Any = 1.0,
+    per_filter: bool = True,
+    center: bool = True,
+    filter_axis: Axes = -1,
+) -> Any:
     r"""The equal norm map: scales `kernel` to $\|W\|_F^2 = \alpha$.
 
     The two switches give the four published forms: `(False, False)` is equation 20,
@@ -35,6 +41,7 @@ def equal_norm(kernel: Any, alpha: Any = 1.0, per_filter: bool = True, center: b
         alpha: The squared Frobenius norm of the result: a float > 0 or a scalar tensor.
         per_filter: Whether every filter gets the same norm, instead of the whole kernel.
         center: Whether the mean (of each filter, or of the whole kernel) is subtracted first.
+        filter_axis: The axis, or tuple of axes, that number the filters, if not the last.
 
     Returns:
         Tensor of the shape and dtype of `kernel`. A filter without direction contributes 0 to
@@ -44,23 +51,24 @@ def equal_norm(kernel: Any, alpha: Any = 1.0, per_filter: bool = True, center: b
         Li, Chen & Yang, "Generalization Bound Regularizer: A Unified Perspective for
         Understanding Weight Decay", equations 20 to 23.
     """
-    matrix = as_matrix(kernel)
-    filters = matrix.shape[1] if per_filter else 1
-    matrix = matrix if per_filter else ops.reshape(matrix, (-1, 1))
+    filter_axis = filter_axis if per_filter else ()
+    matrix = as_matrix(kernel, filter_axis)
+    filters = matrix.shape[1]
     if isinstance(alpha, (int, float)):
         matrix = _scale_columns(matrix, (alpha / filters) ** 0.5, center)
     else:
         length = ops.sqrt(ops.cast(alpha, matrix.dtype) / filters)
         matrix = _scale_columns(matrix, 1.0, center) * length
-    return _like(matrix, kernel)
+    return _like(matrix, kernel, filter_axis)
 
 
-def weight_norm(kernel: Any, gain: Any) -> Any:
+def weight_norm(kernel: Any, gain: Any, filter_axis: Axes = -1) -> Any:
     r"""Weight normalisation: $g_j W_j / \|W_j\|$.
 
     Args:
         kernel: Tensor or variable `(..., filters)`.
         gain: Tensor or variable `(filters,)`, the length of each filter.
+        filter_axis: See `equal_norm`.
 
     Returns:
         Tensor of the shape and dtype of `kernel`.
@@ -68,16 +76,17 @@ def weight_norm(kernel: Any, gain: Any) -> Any:
     Reference:
         Salimans & Kingma 2016, equation 2.
     """
-    matrix = _scale_columns(as_matrix(kernel), 1.0, center=False)
-    return _like(matrix * ops.cast(gain, matrix.dtype), kernel)
+    matrix = _scale_columns(as_matrix(kernel, filter_axis), 1.0, center=False)
+    return _like(matrix * ops.cast(gain, matrix.dtype), kernel, filter_axis)
 
 
-def weight_standardization(kernel: Any) -> Any:
+def weight_standardization(kernel: Any, filter_axis: Axes = -1) -> Any:
     r"""Weight standardisation: $(W_j - \bar W_j) / s_j$, each filter with mean 0, variance 1.
 
     Args:
         kernel: Tensor or variable `(..., filters)`. $s_j$ is the standard deviation over the
             fan-in $n$, with divisor $n$.
+        filter_axis: See `equal_norm`.
 
     Returns:
         Tensor of the shape and dtype of `kernel`.
@@ -86,24 +95,27 @@ def weight_standardization(kernel: Any) -> Any:
         Qiao et al. 2019, "Micro-Batch Training with Batch-Channel Normalization and Weight
         Standardization", equation 9.
     """
-    matrix = as_matrix(kernel)
-    return _like(_scale_columns(matrix, matrix.shape[0] ** 0.5, center=True), kernel)
+    matrix = as_matrix(kernel, filter_axis)
+    matrix = _scale_columns(matrix, matrix.shape[0] ** 0.5, center=True)
+    return _like(matrix, kernel, filter_axis)
 
 
-def filter_lengths(kernel: Any) -> Any:
+def filter_lengths(kernel: Any, filter_axis: Axes = -1) -> Any:
     """The Euclidean length of each filter.
 
     Args:
         kernel: Tensor or variable `(..., filters)`.
+        filter_axis: See `equal_norm`.
 
     Returns:
         Tensor `(filters,)`.
     """
-    return ops.sqrt(ops.sum(ops.square(as_matrix(kernel)), axis=0))
+    return ops.sqrt(ops.sum(ops.square(as_matrix(kernel, filter_axis)), axis=0))
 
 
-def _like(matrix: Any, kernel: Any) -> Any:
-    return ops.cast(ops.reshape(matrix, kernel.shape), standardize_dtype(kernel.dtype))
+def _like(matrix: Any, kernel: Any, filter_axis: Axes) -> Any:
+    result = from_matrix(matrix, tuple(kernel.shape), filter_axis)
+    return ops.cast(result, standardize_dtype(kernel.dtype))
 
 
 def _scale_columns(matrix: Any, length: float, center: bool) -> Any:

@@ -1,41 +1,181 @@
-"""What a layer's kernel is: which variable, which axis holds the filters, as a matrix."""
+"""What the kernels of a layer are: which variables, which axes number the filters, as matrices.
 
+A filter is what one output unit multiplies its inputs with, and the axes of a kernel that do
+not number filters are the fan-in:
+
+| kernel of | shape | axes of the filters |
+|---|---|---|
+| `Dense` | `(in, out)` | -1 |
+| `EinsumDense`, attention projections | by the equation | those that the output keeps |
+| `Conv1D` to `Conv3D` | `(*size, in / groups, out)` | -1 |
+| `Conv1DTranspose` to `Conv3DTranspose` | `(*size, out, in)` | -2 |
+| `DepthwiseConv1D`, `DepthwiseConv2D` | `(*size, in, multiplier)` | -2 and -1 |
+| `SeparableConv1D`, `SeparableConv2D` | one depthwise, one pointwise | as those |
+| `Embedding` | `(tokens, out)` | 0: each row |
+| recurrent cells, input and recurrent | `(in, gates * units)` | -1: each gate's columns |
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import keras
-from keras import ops
+from keras import layers, ops
 
 from keras_gbr._validation import fail
 from keras_gbr.precision import at_least_float32
 
-CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-DENSE = (keras.layers.Dense,)
-KINDS = DENSE + CONVOLUTIONS
+Axes = int | tuple[int, ...]
+
+DENSE = (layers.Dense, layers.EinsumDense)
+DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+CONVOLUTIONS = (
+    *(layers.Conv1D, layers.Conv2D, layers.Conv3D),
+    *TRANSPOSED,
+    *DEPTHWISE,
+    *SEPARABLE,
+)
+CELLS = (layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell)
+# Layers that compute through other layers with kernels.
+CONTAINERS = (
+    *(layers.MultiHeadAttention, layers.GroupQueryAttention),
+    *(layers.RNN, layers.StackedRNNCells),
+    *(layers.Bidirectional, layers.TimeDistributed),
+)
+KINDS = (*DENSE, *CONVOLUTIONS, layers.Embedding, *CELLS, *CONTAINERS)
 
 
-def kind_names(kinds: tuple[type, ...]) -> str:
-    """The layer kinds as a phrase for an error: "Dense, Conv1D or Conv2D"."""
-    names = [kind.__name__ for kind in kinds]
-    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """One kernel of a built layer.
+
+    Attributes:
+        name: Where it is, from the layer that was asked: "kernel", "lstm_cell/kernel".
+        layer: The layer that stores it.
+        filter_axis: The axis, or tuple of axes, that number the filters.
+        attribute: The instance attribute of `layer` that stores it.
+    """
+
+    name: str
+    layer: keras.Layer
+    filter_axis: Axes
+    attribute: str
+
+    @property
+    def variable(self) -> Any:
+        """The variable, or what stands in its place while a wrapper computes."""
+        return vars(self.layer)[self.attribute]
+
+
+def kernels_of(layer: keras.Layer) -> list[Kernel]:
+    """The kernels of a built layer and of the layers inside it, each once.
+
+    Args:
+        layer: A built layer. A layer that holds others has their kernels.
+
+    Raises:
+        ValueError: One of the layers is quantized or has LoRA enabled.
+    """
+    found: dict[tuple[int, str], Kernel] = {}
+    for kernel in _walk(layer, ""):
+        found.setdefault((id(kernel.layer), kernel.attribute), kernel)
+    return list(found.values())
+
+
+def _walk(layer: keras.Layer, path: str) -> Iterator[Kernel]:
+    rule = _rule(layer)
+    if rule:
+        check_plain(layer)
+    for name, axis in rule.items():
+        value = getattr(layer, name, None)
+        if value is not None:
+            # `kernel` is a read-only property on some layers, the attribute itself on others.
+            attribute = next(key for key, held in vars(layer).items() if held is value)
+            yield Kernel(path + name, layer, axis, attribute)
+    if not rule:
+        for child in layer._layers:
+            yield from _walk(child, f"{path}{child.name}/")
+
+
+def _rule(layer: keras.Layer) -> dict[str, Axes]:
+    """The kernels of a layer that stores some itself, with the axes of their filters."""
+    if isinstance(layer, DEPTHWISE):
+        return {"kernel": (-2, -1)}
+    if isinstance(layer, SEPARABLE):
+        return {"depthwise_kernel": (-2, -1), "pointwise_kernel": -1}
+    if isinstance(layer, TRANSPOSED):
+        return {"kernel": -2}
+    if isinstance(layer, layers.EinsumDense):
+        return {"kernel": _einsum_axes(layer.equation)}
+    if isinstance(layer, (layers.Dense, *CONVOLUTIONS)):
+        return {"kernel": -1}
+    if isinstance(layer, layers.Embedding):
+        return {"embeddings": 0, "reverse_embeddings": -1}
+    if isinstance(layer, CELLS):
+        return {"kernel": -1, "recurrent_kernel": -1}
+    return {}
+
+
+def _einsum_axes(equation: str) -> tuple[int, ...]:
+    """The axes of the kernel that the output keeps: "abc,cde->abde" has (1, 2)."""
+    inputs, output = equation.replace(" ", "").split("->")
+    return tuple(axis for axis, label in enumerate(inputs.split(",")[1]) if label in output)
 
 
 def check_layer(layer: Any, kinds: tuple[type, ...] = KINDS) -> None:
-    """Refuses a layer whose kernel cannot be replaced by a function of it.
+    """Refuses a layer that is known to have no kernel, or none that can be replaced.
 
     Args:
         layer: The layer, built or not.
-        kinds: The layer classes that are accepted.
+        kinds: The layer classes that are accepted. With all of them, so is a layer that Keras
+            does not come with: it may hold others, which shows once it is built.
 
     Raises:
-        ValueError: `layer` is of another kind, is quantized, or has LoRA enabled (its kernel
-            is then no longer one variable).
+        ValueError: `layer` is of another kind, is quantized, or has LoRA enabled.
     """
-    if not isinstance(layer, kinds):
+    is_model = isinstance(layer, keras.Model)
+    if is_model and kinds is KINDS:
+        raise fail(
+            "`layer` must be a layer. For the layers of a model use "
+            "`keras_gbr.apply_enc(model)` or `keras_gbr.apply_regularizer(model, ...)`.",
+            "layer",
+            layer,
+        )
+    is_foreign = isinstance(layer, keras.Layer) and not _is_of_keras(type(layer))
+    if is_model or not (isinstance(layer, kinds) or (is_foreign and kinds is KINDS)):
         raise fail(f"`layer` must be a {kind_names(kinds)} layer.", "layer", layer)
+    check_plain(layer)
+
+
+def check_kernels(layer: keras.Layer) -> list[Kernel]:
+    """The kernels of a built layer, at least one; see `kernels_of`.
+
+    Raises:
+        ValueError: There is none, or one of the layers is quantized or has LoRA enabled.
+    """
+    kernels = kernels_of(layer)
+    if not kernels:
+        raise fail(
+            f"`layer` must have a kernel: be a {kind_names(KINDS)} layer, or hold one.",
+            "layer",
+            layer,
+        )
+    return kernels
+
+
+def check_plain(layer: keras.Layer) -> None:
+    """Refuses a layer whose kernel is no longer one variable of floating-point numbers.
+
+    Raises:
+        ValueError: `layer` is quantized or has LoRA enabled.
+    """
     if getattr(layer, "lora_enabled", False) or getattr(layer, "lora_rank", None):
         raise fail(
             "`layer` must not have LoRA enabled: its kernel is a sum of several variables. "
-            "Wrap the layer without `lora_rank`, or merge the LoRA weights first.",
+            "Take the layer without `lora_rank`, or merge the LoRA weights first.",
             "layer",
             layer,
         )
@@ -48,37 +188,66 @@ def check_layer(layer: Any, kinds: tuple[type, ...] = KINDS) -> None:
         )
 
 
-def kernel_attribute(layer: keras.Layer) -> str:
-    """The name of the instance attribute that stores the kernel of a built layer.
-
-    `kernel` is a read-only property on some layers and the attribute itself on others.
-    """
-    kernel = layer.kernel
-    return next(name for name, value in vars(layer).items() if value is kernel)
+def kind_names(kinds: tuple[type, ...]) -> str:
+    """The layer kinds as a phrase for an error: "Dense, Conv1D or Conv2D"."""
+    names = [kind.__name__ for kind in kinds]
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def layers_with_kernel(layer: keras.Layer) -> list[keras.Layer]:
-    """The built layers below (and including) `layer` that have a kernel, each once.
-
-    A wrapper of this package counts as one layer, with the kernel that it computes with; the
-    layer inside is not listed again.
-    """
-    if hasattr(layer, "kernel"):
-        return [layer]
-    found = [inner for child in layer._layers for inner in layers_with_kernel(child)]
-    return list(dict.fromkeys(found))
+def _is_of_keras(cls: type) -> bool:
+    return cls.__module__.split(".")[0] == "keras"
 
 
-def as_matrix(kernel: Any) -> Any:
+def as_matrix(kernel: Any, filter_axis: Axes = -1) -> Any:
     """The kernel as a matrix of at least single precision, one filter a column.
 
     Args:
-        kernel: Tensor or variable `(..., filters)`: `(in, out)` of a `Dense`,
-            `(*kernel_size, in // groups, out)` of a convolution. A vector is one row.
+        kernel: Tensor or variable of any shape. A vector is one row.
+        filter_axis: The axis, or tuple of axes, that number the filters; with an empty tuple
+            the whole kernel is one filter.
 
     Returns:
         Tensor `(fan_in, filters)`; float32 or float64.
+
+    Raises:
+        ValueError: `kernel` has no such axis.
     """
     kernel = at_least_float32(kernel)
-    filters = kernel.shape[-1] if len(kernel.shape) else 1
+    order, columns = _order(len(kernel.shape), filter_axis)
+    filters = math.prod(kernel.shape[axis] for axis in order[len(order) - columns :])
+    if order != sorted(order):
+        kernel = ops.transpose(kernel, order)
     return ops.reshape(kernel, (-1, filters))
+
+
+def from_matrix(matrix: Any, shape: tuple[int, ...], filter_axis: Axes = -1) -> Any:
+    """The inverse of `as_matrix`.
+
+    Args:
+        matrix: Tensor `(fan_in, filters)`.
+        shape: The shape of the kernel.
+        filter_axis: See `as_matrix`.
+
+    Returns:
+        Tensor of `shape`.
+    """
+    order, _ = _order(len(shape), filter_axis)
+    kernel = ops.reshape(matrix, [shape[axis] for axis in order])
+    if order == sorted(order):
+        return kernel
+    return ops.transpose(kernel, [order.index(axis) for axis in range(len(order))])
+
+
+def _order(rank: int, filter_axis: Axes) -> tuple[list[int], int]:
+    """All axes of a kernel, those of the filters last, and the number of the latter."""
+    axes = filter_axis if isinstance(filter_axis, tuple) else (filter_axis,)
+    if rank == 0:
+        return [], 0
+    if any(not -rank <= axis < rank for axis in axes):
+        raise fail(
+            f"`filter_axis` must name axes of the kernel, which has {rank}.",
+            "filter_axis",
+            filter_axis,
+        )
+    last = [axis % rank for axis in axes]
+    return [axis for axis in range(rank) if axis not in last] + last, len(last)

@@ -1,108 +1,18 @@
-"""Wrapper layers that compute with a function of the kernel instead of the kernel itself."""
+"""Wrapper layers that hold the norms of kernels, or regularize them."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_gbr import _validation as check
 from keras_gbr.equal_norm import equal_norm, filter_lengths, weight_norm, weight_standardization
-from keras_gbr.kernels import CONVOLUTIONS, DENSE, KINDS, check_layer, kernel_attribute
+from keras_gbr.kernels import CONVOLUTIONS, DENSE, Axes, Kernel, check_kernels, check_layer
+from keras_gbr.regularizers import Sum, fitted_to, resolved
+from keras_gbr.wrapping import Reparametrized, Transparent
 
 PACKAGE = "keras_gbr"
-
-
-class Reparametrized(keras.layers.Wrapper):
-    """Base of the wrappers: the layer computes with `reparametrize(kernel)`.
-
-    The variable of the wrapped layer holds the raw kernel, which the optimizer updates and its
-    own regularizer and constraint see. Every call, in training and in inference, computes the
-    function anew and the gradient flows through it. Nothing is assigned. Activity
-    regularizers, biases, activations and everything else of the layer stay as they are.
-
-    A subclass implements `reparametrize` and may create weights of its own in `build`.
-
-    Args:
-        layer: The layer to wrap, of one of the classes in `kinds`; built or not.
-        **kwargs: Those of `keras.layers.Layer`. Outputs have the dtype of those of `layer`;
-            a `dtype` given here has no effect.
-
-    Call arguments:
-        inputs: As the wrapped layer.
-
-    Input shape:
-        As the wrapped layer.
-
-    Output shape:
-        As the wrapped layer.
-
-    Raises:
-        ValueError: `layer` is of another kind, quantized, or has LoRA enabled.
-    """
-
-    kinds: ClassVar[tuple[type, ...]] = KINDS
-
-    def __init__(self, layer: keras.Layer, **kwargs: Any) -> None:
-        check_layer(layer, self.kinds)
-        # Computing in the precision of the variables, without autocast, reads the raw kernel as
-        # it is under any policy, and leaves the casting of inputs to the layer.
-        kwargs["dtype"] = layer.variable_dtype
-        super().__init__(layer, autocast=False, **kwargs)
-        self.supports_masking = layer.supports_masking
-
-    def reparametrize(self, kernel: Any) -> Any:
-        """The kernel to compute with.
-
-        Args:
-            kernel: Variable, the raw kernel.
-
-        Returns:
-            Tensor of the same shape and dtype.
-        """
-        raise TypeError(f"{type(self).__name__} must implement `reparametrize(kernel)`.")
-
-    @property
-    def kernel(self) -> Any:
-        """The kernel that the layer computes with, a tensor in the precision of the variable."""
-        return self.reparametrize(self.layer.kernel)
-
-    def call(self, inputs: Any) -> Any:
-        check_layer(self.layer, self.kinds)
-        kernel = ops.cast(self.kernel, self.layer.compute_dtype)
-        with _replaced_kernel(self.layer, kernel):
-            return self.layer(inputs)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return self.layer.compute_output_shape(input_shape)
-
-    def compute_output_spec(self, inputs: Any) -> Any:
-        return self.layer.compute_output_spec(inputs)
-
-    @classmethod
-    def from_config(
-        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
-    ) -> "Reparametrized":
-        # Keras' own takes the layer out of the caller's dictionary.
-        return super().from_config(dict(config), custom_objects)
-
-
-@contextmanager
-def _replaced_kernel(layer: keras.Layer, kernel: Any) -> Iterator[None]:
-    """Lets a built layer read `kernel` in place of its variable.
-
-    The instance dictionary is changed directly: an attribute assignment would make Keras track
-    the tensor. Calling the layer itself, rather than `stateless_call`, keeps its losses.
-    """
-    attribute = kernel_attribute(layer)
-    variable = vars(layer)[attribute]
-    vars(layer)[attribute] = kernel
-    try:
-        yield
-    finally:
-        vars(layer)[attribute] = variable
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -128,15 +38,15 @@ class ENC(Reparametrized):
     A filter of zeros stays one: it has no direction, and neither value nor gradient.
 
     Args:
-        layer: A `Dense`, `Conv1D`, `Conv2D` or `Conv3D` layer.
-        alpha: Float > 0, the squared Frobenius norm.
+        layer: A layer with kernels; see `Reparametrized`.
+        alpha: Float > 0, the squared Frobenius norm of each kernel.
         per_filter: Whether every filter gets the same norm, instead of the whole kernel.
         center: Whether the mean (of each filter, or of the whole kernel) is subtracted.
         learnable_alpha: Whether alpha is trained, through its logarithm, starting at `alpha`.
         **kwargs: Those of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: As the wrapped layer.
+        As the wrapped layer.
 
     Input shape:
         As the wrapped layer.
@@ -145,8 +55,8 @@ class ENC(Reparametrized):
         As the wrapped layer.
 
     Raises:
-        ValueError: `layer` is of another kind, quantized or has LoRA enabled, or another
-            argument is out of its range.
+        ValueError: `layer` has no kernel, is wrapped already, quantized or has LoRA enabled,
+            or another argument is out of its range.
 
     Example:
 
@@ -175,18 +85,18 @@ class ENC(Reparametrized):
         self.center = check.boolean("center", center)
         self.learnable_alpha = check.boolean("learnable_alpha", learnable_alpha)
 
-    def build(self, input_shape: Any = None) -> None:
-        super().build(input_shape)
-        if self.learnable_alpha:
-            self.log_alpha = self.add_weight(
-                name="log_alpha",
-                shape=(),
-                initializer=keras.initializers.Constant(math.log(self.alpha)),
-            )
+    def build_parameter(self, kernel: Kernel, prefix: str) -> Any:
+        if not self.learnable_alpha:
+            return None
+        return self.add_weight(
+            name=f"{prefix}log_alpha",
+            shape=(),
+            initializer=keras.initializers.Constant(math.log(self.alpha)),
+        )
 
-    def reparametrize(self, kernel: Any) -> Any:
-        alpha = ops.exp(self.log_alpha) if self.learnable_alpha else self.alpha
-        return equal_norm(kernel, alpha, self.per_filter, self.center)
+    def reparametrize(self, kernel: Any, filter_axis: Axes, parameter: Any) -> Any:
+        alpha = ops.exp(parameter) if self.learnable_alpha else self.alpha
+        return equal_norm(kernel, alpha, self.per_filter, self.center, filter_axis)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -203,7 +113,8 @@ class ENCConv(ENC):
     """`ENC` for convolutions alone; every other layer is refused.
 
     Args:
-        layer: A `Conv1D`, `Conv2D` or `Conv3D` layer.
+        layer: A convolution: `Conv1D` to `Conv3D`, their transposes, `DepthwiseConv1D`,
+            `DepthwiseConv2D`, `SeparableConv1D` or `SeparableConv2D`.
         alpha: See `ENC`, as all further arguments.
         per_filter: See `ENC`.
         center: See `ENC`.
@@ -219,7 +130,7 @@ class ENCDense(ENC):
     """`ENC` for dense layers alone; every other layer is refused.
 
     Args:
-        layer: A `Dense` layer.
+        layer: A `Dense` or `EinsumDense` layer.
         alpha: See `ENC`, as all further arguments.
         per_filter: See `ENC`.
         center: See `ENC`.
@@ -238,11 +149,11 @@ class WeightNorm(Reparametrized):
     lengths of the filters, so wrapping does not change what the layer computes.
 
     Args:
-        layer: A `Dense`, `Conv1D`, `Conv2D` or `Conv3D` layer.
+        layer: A layer with kernels; see `Reparametrized`.
         **kwargs: Those of `keras.layers.Layer`.
 
     Raises:
-        ValueError: `layer` is of another kind, quantized, or has LoRA enabled.
+        ValueError: `layer` has no kernel, is wrapped already, quantized, or has LoRA enabled.
 
     Example:
 
@@ -254,18 +165,17 @@ class WeightNorm(Reparametrized):
         Salimans & Kingma 2016, equation 2.
     """
 
-    def build(self, input_shape: Any = None) -> None:
-        super().build(input_shape)
-        kernel = self.layer.kernel
-        self.gain = self.add_weight(
-            name="gain",
-            shape=(kernel.shape[-1],),
-            dtype=kernel.dtype,
-            initializer=lambda shape, dtype: ops.cast(filter_lengths(kernel), dtype),
+    def build_parameter(self, kernel: Kernel, prefix: str) -> Any:
+        lengths = filter_lengths(kernel.variable, kernel.filter_axis)
+        return self.add_weight(
+            name=f"{prefix}gain",
+            shape=lengths.shape,
+            dtype=kernel.variable.dtype,
+            initializer=lambda shape, dtype: ops.cast(lengths, dtype),
         )
 
-    def reparametrize(self, kernel: Any) -> Any:
-        return weight_norm(kernel, self.gain)
+    def reparametrize(self, kernel: Any, filter_axis: Axes, parameter: Any) -> Any:
+        return weight_norm(kernel, parameter, filter_axis)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -276,11 +186,11 @@ class WeightStandardization(Reparametrized):
     layer with a normalisation.
 
     Args:
-        layer: A `Dense`, `Conv1D`, `Conv2D` or `Conv3D` layer.
+        layer: A layer with kernels; see `Reparametrized`.
         **kwargs: Those of `keras.layers.Layer`.
 
     Raises:
-        ValueError: `layer` is of another kind, quantized, or has LoRA enabled.
+        ValueError: `layer` has no kernel, is wrapped already, quantized, or has LoRA enabled.
 
     Example:
 
@@ -293,5 +203,50 @@ class WeightStandardization(Reparametrized):
         Qiao et al. 2019, equation 9.
     """
 
-    def reparametrize(self, kernel: Any) -> Any:
-        return weight_standardization(kernel)
+    def reparametrize(self, kernel: Any, filter_axis: Axes, parameter: Any) -> Any:
+        return weight_standardization(kernel, filter_axis)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Regularized(Transparent):
+    """Regularizes the kernels of a layer whose constructor does not offer it.
+
+    The regularizer is added to the one that a kernel may have already. Biases, and what is no
+    kernel, are left alone. `keras_gbr.apply_regularizer` wraps the layers of a whole model.
+
+    Args:
+        layer: A layer as `Reparametrized` takes it, or such a wrapper: the raw kernels are
+            regularized.
+        regularizer: A `keras.regularizers.Regularizer`, or what `keras.regularizers.get`
+            understands. Its `filter_axis`, where it has one, is set for each kernel.
+        **kwargs: Those of `keras.layers.Layer`.
+
+    Call arguments:
+        As the wrapped layer.
+
+    Raises:
+        ValueError: `layer` has no kernel, is quantized or has LoRA enabled, or `regularizer`
+            is none.
+
+    Example:
+
+    ```python
+    x = keras_gbr.Regularized(SomeBlock(64), keras_gbr.Spectral(0.01))(x)
+    ```
+    """
+
+    def __init__(self, layer: keras.Layer, regularizer: Any, **kwargs: Any) -> None:
+        check_layer(layer)
+        super().__init__(layer, **kwargs)
+        self.regularizer = resolved("regularizer", regularizer)
+
+    def build(self, *args: Any, **kwargs: Any) -> None:
+        super().build(*args, **kwargs)
+        for kernel in check_kernels(self.layer):
+            fitted = fitted_to(self.regularizer, kernel)
+            own = kernel.variable.regularizer
+            kernel.variable.regularizer = Sum([own, fitted]) if own else fitted
+
+    def get_config(self) -> dict[str, Any]:
+        regularizer = keras.saving.serialize_keras_object(self.regularizer)
+        return {**super().get_config(), "regularizer": regularizer}

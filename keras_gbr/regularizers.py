@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from keras_gbr import _validation as check
-from keras_gbr.kernels import as_matrix
+from keras_gbr.kernels import CONVOLUTIONS, Axes, Kernel, as_matrix
 from keras_gbr.norms import METHODS, squared_convolution_bound, squared_spectral_norm
 from keras_gbr.precision import at_least_float32
 
@@ -51,9 +51,12 @@ class Spectral(_Addable):
             solves kernels with at most 128 filters or a fan-in of at most 128 directly.
         operator: `"kernel"`, or `"convolution"` for an upper bound on the norm of the
             convolution itself, which the reshaped kernel does not give.
+        filter_axis: The axis, or tuple of axes, that number the filters: -1 for dense,
+            convolutional and recurrent kernels, -2 for transposed convolutions, (-2, -1) for
+            depthwise kernels, 0 for an `Embedding`.
 
     Call arguments:
-        x: The kernel, `(..., filters)`. A vector counts as a matrix of one row.
+        x: The kernel. A vector counts as a matrix of one row.
 
     Returns:
         Scalar tensor.
@@ -79,18 +82,19 @@ class Spectral(_Addable):
         method: str = "lanczos",
         num_iterations: int = 8,
         operator: str = "kernel",
+        filter_axis: Axes = -1,
     ) -> None:
         self.factor = check.number("factor", factor)
         self.method = check.choice("method", method, tuple(METHODS))
         self.num_iterations = check.integer("num_iterations", num_iterations)
         self.operator = check.choice("operator", operator, ("kernel", "convolution"))
+        self.filter_axis = check.axes("filter_axis", filter_axis)
 
     def __call__(self, x: Any) -> Any:
-        matrix = as_matrix(x)
-        if self.operator == "kernel" or len(x.shape) < 3:
-            return self.factor * squared_spectral_norm(matrix, self.method, self.num_iterations)
-        kernel = ops.reshape(matrix, x.shape)
-        return self.factor * squared_convolution_bound(kernel, self.method, self.num_iterations)
+        settings = self.method, self.num_iterations
+        if self.operator == "convolution" and len(x.shape) > 2:
+            return self.factor * squared_convolution_bound(at_least_float32(x), *settings)
+        return self.factor * squared_spectral_norm(as_matrix(x, self.filter_axis), *settings)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -98,6 +102,7 @@ class Spectral(_Addable):
             "method": self.method,
             "num_iterations": self.num_iterations,
             "operator": self.operator,
+            "filter_axis": self.filter_axis,
         }
 
 
@@ -180,9 +185,12 @@ class ShiftedL2(_Addable):
         factor: Float >= 0. The authors' $\lambda$ is twice this.
         epsilon: Float >= 0, the standard deviation that each filter is drawn to. The authors
             use 1e-3 to 1e-8.
+        filter_axis: The axis, or tuple of axes, that number the filters: -1 for dense,
+            convolutional and recurrent kernels, -2 for transposed convolutions, (-2, -1) for
+            depthwise kernels, 0 for an `Embedding`.
 
     Call arguments:
-        x: The kernel, `(..., filters)`.
+        x: The kernel.
 
     Returns:
         Scalar tensor.
@@ -203,12 +211,13 @@ class ShiftedL2(_Addable):
         Family and Weight Decay: epsilon-shifted L2 Regularizer".
     """
 
-    def __init__(self, factor: float = 1e-4, epsilon: float = 1e-3) -> None:
+    def __init__(self, factor: float = 1e-4, epsilon: float = 1e-3, filter_axis: Axes = -1) -> None:
         self.factor = check.number("factor", factor)
         self.epsilon = check.number("epsilon", epsilon)
+        self.filter_axis = check.axes("filter_axis", filter_axis)
 
     def __call__(self, x: Any) -> Any:
-        matrix = as_matrix(x)
+        matrix = as_matrix(x, self.filter_axis)
         total = ops.sum(ops.square(matrix))
         free = matrix.shape[0] - 1
         if self.epsilon and free:
@@ -219,7 +228,11 @@ class ShiftedL2(_Addable):
         return self.factor * total
 
     def get_config(self) -> dict[str, Any]:
-        return {"factor": self.factor, "epsilon": self.epsilon}
+        return {
+            "factor": self.factor,
+            "epsilon": self.epsilon,
+            "filter_axis": self.filter_axis,
+        }
 
 
 def _sample_standard_deviations(matrix: Any) -> Any:
@@ -255,16 +268,12 @@ class Sum(_Addable):
     """
 
     def __init__(self, regularizers: Sequence[Any]) -> None:
-        expected = "`regularizers` must be a list of one or more regularizers."
         if not isinstance(regularizers, (list, tuple)) or not regularizers:
+            expected = "`regularizers` must be a list of one or more regularizers."
             raise check.fail(expected, "regularizers", regularizers)
-        try:
-            resolved = [keras.regularizers.get(item) for item in regularizers]
-        except ValueError as error:
-            raise check.fail(expected, "regularizers", regularizers) from error
-        if None in resolved:
-            raise check.fail(expected, "regularizers", regularizers)
-        self.regularizers = [part for item in resolved for part in _parts(item)]
+        self.regularizers = [
+            part for item in regularizers for part in _parts(resolved("regularizers", item))
+        ]
 
     def __call__(self, x: Any) -> Any:
         x = at_least_float32(x)
@@ -284,3 +293,43 @@ class Sum(_Addable):
 
 def _parts(regularizer: Any) -> list[Any]:
     return regularizer.regularizers if isinstance(regularizer, Sum) else [regularizer]
+
+
+def resolved(name: str, regularizer: Any) -> keras.regularizers.Regularizer:
+    """The regularizer that `keras.regularizers.get` understands an argument as.
+
+    Raises:
+        ValueError: It understands none.
+    """
+    try:
+        found = keras.regularizers.get(regularizer)
+    except (TypeError, ValueError):
+        found = None
+    if not isinstance(found, keras.regularizers.Regularizer):
+        raise check.fail(
+            f"`{name}` must be a regularizer, such as keras_gbr.Spectral(0.01).", name, regularizer
+        )
+    return found
+
+
+def fitted_to(regularizer: keras.regularizers.Regularizer, kernel: Kernel) -> Any:
+    """The regularizer for a kernel whose filters are along other axes.
+
+    Args:
+        regularizer: Any regularizer; it is not changed.
+        kernel: The kernel.
+
+    Returns:
+        A copy with the `filter_axis` of the kernel and, for one that is of no convolution, with
+        `operator="kernel"`; or `regularizer` itself where it has neither.
+    """
+    if isinstance(regularizer, Sum):
+        return Sum([fitted_to(part, kernel) for part in regularizer.regularizers])
+    if not isinstance(regularizer, _Addable):
+        return regularizer
+    config = regularizer.get_config()
+    if "filter_axis" in config:
+        config["filter_axis"] = kernel.filter_axis
+    if "operator" in config and not isinstance(kernel.layer, CONVOLUTIONS):
+        config["operator"] = "kernel"
+    return type(regularizer).from_config(config)

@@ -7,8 +7,9 @@ import numpy as np
 from keras import ops
 
 from keras_gbr import _validation as check
-from keras_gbr.layers import PACKAGE, Reparametrized
+from keras_gbr.layers import PACKAGE
 from keras_gbr.measures import check_built
+from keras_gbr.wrapping import Reparametrized
 
 
 def strip(model: keras.Model) -> keras.Model:

@@ -56,7 +56,13 @@ def test_a_layer_with_the_constraint_survives_saving(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras").layers[0].kernel_constraint
     assert isinstance(loaded, gbr.EqualNorm)
-    assert loaded.get_config() == {"alpha": 0.5, "per_filter": False, "center": True}
+    assert loaded.get_config() == constraint.get_config()
+    assert constraint.get_config() == {
+        "alpha": 0.5,
+        "per_filter": False,
+        "center": True,
+        "filter_axis": -1,
+    }
     config = json.loads(json.dumps(keras.constraints.serialize(constraint)))
     assert keras.constraints.deserialize(config).get_config() == constraint.get_config()
 

@@ -51,7 +51,7 @@ def test_the_kernel_in_use_has_the_squared_norm_alpha(name, learnable, alpha):
 def test_a_learnable_alpha_is_the_squared_norm_and_stays_positive():
     wrapper = built("ENC learnable", layers.Dense(5), (2, 4))
     for logarithm in (-3.0, 0.0, 2.5):
-        wrapper.log_alpha.assign(logarithm)
+        wrapper.kernel_parameters[0].assign(logarithm)
         squared = np.sum(np.asarray(wrapper.kernel, "float64") ** 2)
         assert squared == pytest.approx(np.exp(logarithm), rel=1e-5)
     assert {w.name for w in wrapper.trainable_weights} == {"kernel", "bias", "log_alpha"}
@@ -72,10 +72,10 @@ def test_the_gain_is_the_length_of_the_filters():
     wrapper = built("WeightNorm", layers.Conv2D(6, 3), (2, 8, 7, 4))
     raw = wrapper.layer.kernel.numpy()
     np.testing.assert_allclose(
-        wrapper.gain, np.linalg.norm(oracles.as_matrix(raw), axis=0), rtol=1e-6
+        wrapper.kernel_parameters[0], np.linalg.norm(oracles.as_matrix(raw), axis=0), rtol=1e-6
     )
     gain = batch((6,), seed=3)
-    wrapper.gain.assign(gain)
+    wrapper.kernel_parameters[0].assign(gain)
     np.testing.assert_allclose(wrapper.kernel, oracles.weight_norm(raw, gain), atol=1e-6)
 
 
@@ -107,7 +107,7 @@ def test_the_gradient_reaches_the_raw_kernel_through_the_map(wrapper_name, name)
     def reference(kernel):
         mapped = WRAPPERS[wrapper_name][1](kernel)
         if wrapper_name == "WeightNorm":
-            mapped = oracles.weight_norm(kernel, wrapper.gain.numpy())
+            mapped = oracles.weight_norm(kernel, wrapper.kernel_parameters[0].numpy())
         twin.kernel.assign(mapped)
         return float(ops.sum(ops.square(twin(x))))
 
@@ -201,29 +201,30 @@ def test_a_frozen_wrapper_has_nothing_to_train(wrapper_name):
         np.testing.assert_array_equal(old, new)
 
 
+CLASSES = [gbr.ENC, gbr.ENCConv, gbr.ENCDense, gbr.WeightNorm, gbr.WeightStandardization]
 REFUSED = [
-    lambda: layers.DepthwiseConv1D(3),
-    lambda: layers.DepthwiseConv2D(3),
-    lambda: layers.Conv1DTranspose(4, 3),
-    lambda: layers.Conv2DTranspose(4, 3),
-    lambda: layers.SeparableConv2D(4, 3),
-    lambda: layers.EinsumDense("ab,bc->ac", 4),
-    lambda: layers.Embedding(5, 4),
-    lambda: layers.LSTM(4),
-    lambda: layers.ReLU(),
-    lambda: gbr.ENC(layers.Dense(4)),
+    layers.ReLU,
+    layers.BatchNormalization,
+    lambda: keras.Sequential([layers.Dense(4)]),
     lambda: layers.Dense,
     lambda: "dense",
     lambda: None,
 ]
-CLASSES = [gbr.ENC, gbr.ENCConv, gbr.ENCDense, gbr.WeightNorm, gbr.WeightStandardization]
+
+
+@pytest.mark.parametrize("wrapper", [*CLASSES, lambda layer: gbr.Regularized(layer, "l2")])
+@pytest.mark.parametrize("make", REFUSED)
+def test_layers_without_a_kernel_to_replace_are_refused(make, wrapper):
+    with pytest.raises(ValueError, match=r"`layer` must be a .*Received: layer="):
+        wrapper(make())
 
 
 @pytest.mark.parametrize("wrapper", CLASSES)
-@pytest.mark.parametrize("make", REFUSED)
-def test_layers_without_a_kernel_to_replace_are_refused(make, wrapper):
-    with pytest.raises(ValueError, match=r"`layer` must be a .* layer\. Received: layer="):
-        wrapper(make())
+def test_a_kernel_is_replaced_once(wrapper):
+    with pytest.raises(ValueError, match=r"must not be wrapped already.*Received: layer="):
+        wrapper(gbr.ENC(layers.Dense(4)))
+    with pytest.raises(ValueError, match=r"must not be wrapped already.*Received: layer="):
+        wrapper(layers.TimeDistributed(gbr.WeightNorm(layers.Dense(4))))
 
 
 def test_enc_conv_and_enc_dense_refuse_each_others_layers():

@@ -214,9 +214,15 @@ def test_configurations_survive_json_and_give_the_same_value(name):
 def test_the_defaults_are_those_of_the_design():
     configs = [r().get_config() for r in (gbr.Spectral, gbr.WEISSI, gbr.ShiftedL2)]
     assert configs == [
-        {"factor": 0.01, "method": "lanczos", "num_iterations": 8, "operator": "kernel"},
+        {
+            "factor": 0.01,
+            "method": "lanczos",
+            "num_iterations": 8,
+            "operator": "kernel",
+            "filter_axis": -1,
+        },
         {"log_factor": 1e-4, "l1_factor": 0.0, "epsilon": 1e-12},
-        {"factor": 1e-4, "epsilon": 1e-3},
+        {"factor": 1e-4, "epsilon": 1e-3, "filter_axis": -1},
     ]
 
 

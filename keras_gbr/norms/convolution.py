@@ -15,8 +15,9 @@ def squared_convolution_bound(kernel: Any, method: str = "lanczos", num_iteratio
     With $k$ the number of taps, the norm is at most $\sqrt k$ times the spectral norm of any
     matrix that holds the kernel with each spatial axis on the side of the filters or on the
     side of the inputs; the smallest of the $2^d$ is taken. It holds for every input size, for
-    zero and circular padding, strides, dilation and groups. For a kernel without spatial axes
-    it is the spectral norm.
+    zero and circular padding, strides, dilation and groups; for transposed convolutions, whose
+    kernel has the last two axes in the other order, and for depthwise ones. For a kernel
+    without spatial axes it is the spectral norm.
 
     Args:
         kernel: Tensor `(*kernel_size, in, out)`.
