@@ -115,6 +115,7 @@ class Reparametrized(Transparent):
         _check_unwrapped(layer)
         check_layer(layer, self.kinds)
         super().__init__(layer, **kwargs)
+        self.kernel_parameters: list[Any] = []
 
     def build(self, *args: Any, **kwargs: Any) -> None:
         super().build(*args, **kwargs)
