@@ -25,7 +25,7 @@ demo: $(INSTALLED)  ## compare the methods on a small problem
 	$(PY) examples/compare_methods.py $(ARGS)
 
 test: lint  ## lint and run the tests
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(ARGS)
 
 lint: $(INSTALLED)  ## check style and types
 	$(PY) -m ruff check .

@@ -26,7 +26,8 @@ class Block(layers.Layer):
 
 def stacked(**kwargs):
     cells = [layers.LSTMCell(3, name="one", **kwargs), layers.GRUCell(2, name="two", **kwargs)]
-    return layers.RNN(layers.StackedRNNCells(cells, name="cells", **kwargs), **kwargs)
+    dtype = kwargs.get("dtype")
+    return layers.RNN(layers.StackedRNNCells(cells, name="cells", dtype=dtype), dtype=dtype)
 
 
 # The layer, the shape of a sample, and the axes that number the filters of each kernel.
@@ -110,11 +111,13 @@ KINDS = {
         },
     ),
     "TimeDistributed": (
-        lambda **k: layers.TimeDistributed(layers.Dense(3, name="inner", **k), **k),
+        lambda **k: layers.TimeDistributed(
+            layers.Dense(3, name="inner", **k), dtype=k.get("dtype")
+        ),
         *((4, 2), {"inner/kernel": [1]}),
     ),
     "Bidirectional": (
-        lambda **k: layers.Bidirectional(layers.GRU(3, name="gru", **k), **k),
+        lambda **k: layers.Bidirectional(layers.GRU(3, name="gru", **k), dtype=k.get("dtype")),
         (4, 2),
         {
             f"{way}_gru/gru_cell/{name}": [1]
@@ -127,6 +130,16 @@ KINDS = {
 ATTENTION = ("MultiHeadAttention", "GroupQueryAttention")
 CONVOLUTIONS = [kind for kind in KINDS if "Conv" in kind]
 DENSE = [kind for kind in KINDS if "Dense" in kind]
+
+
+def arguments(kind, part, make):
+    """Constructor arguments that give every kernel a regularizer or a constraint."""
+    names = {axis.split("/")[-1]: axes for axis, axes in KINDS[kind][2].items()}
+    # "depthwise_kernel" has `depthwise_constraint`, "kernel" `kernel_constraint`.
+    if kind.startswith("Depthwise"):
+        names = {"depthwise_kernel": names["kernel"]}
+    stems = {name: "kernel" if name == "kernel" else name.removesuffix("_kernel") for name in names}
+    return {f"{stems[name]}_{part}": make(tuple(axes)) for name, axes in names.items()}
 
 
 def accepts(wrapper, kind):

@@ -1,0 +1,180 @@
+"""Every public class over every kind of layer, in every precision and way of running.
+
+For each: the value and the gradients agree between eager, graph and XLA, and with those in
+float32; and a saved model gives the same outputs and losses when loaded.
+"""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from calls import MODES
+from keras import ops
+from kinds import KINDS, accepts, arguments, example, model_around
+
+import keras_gbr as gbr
+
+OWN = "a layer of one's own"  # Its constructor takes no regularizer and no constraint.
+WRAPPERS = {
+    "ENC": lambda layer: gbr.ENC(layer, 2.0, learnable_alpha=True),
+    "ENCConv": gbr.ENCConv,
+    "ENCDense": lambda layer: gbr.ENCDense(layer, center=False),
+    "WeightNorm": gbr.WeightNorm,
+    "WeightStandardization": gbr.WeightStandardization,
+    "Regularized": lambda layer: gbr.Regularized(layer, gbr.Spectral(0.1)),
+}
+REGULARIZERS = {
+    "Spectral": lambda axes: gbr.Spectral(0.1, filter_axis=axes),
+    "WEISSI": lambda axes: gbr.WEISSI(0.1, 0.01),
+    "ShiftedL2": lambda axes: gbr.ShiftedL2(0.1, filter_axis=axes),
+    "Sum": lambda axes: gbr.ShiftedL2(0.1, filter_axis=axes) + keras.regularizers.L1(0.01),
+}
+CONSTRAINTS = {"EqualNorm": lambda axes: gbr.EqualNorm(2.0, filter_axis=axes)}
+# XLA draws other random numbers: the exact Jacobian.
+PENALTIES = {
+    "Jacobian": (lambda: gbr.Jacobian(0.1, num_projections=None), "GBRModel"),
+    "InputGradient": (lambda: gbr.InputGradient(0.1), "GBRMixin"),
+    "ParameterGradient": (lambda: gbr.ParameterGradient(0.1), "GBRModel"),
+}
+
+
+@keras.saving.register_keras_serializable("tests")
+class Mixed(gbr.GBRMixin, keras.Model):
+    """A functional model with the mixin."""
+
+
+MODELS = {"GBRModel": gbr.GBRModel, "GBRMixin": Mixed}
+PARTS = [*WRAPPERS, *REGULARIZERS, *CONSTRAINTS, *PENALTIES]
+
+
+def combinations():
+    """Every class with every kind of layer that it is made for."""
+    for name in PARTS:
+        for kind in KINDS:
+            by_argument = name in REGULARIZERS or name in CONSTRAINTS
+            if accepts(getattr(gbr, name), kind) and not (by_argument and kind == OWN):
+                yield name, kind
+
+
+def build(name, kind):
+    """A compiled model of one layer of the kind, with the class in it."""
+    keras.utils.set_random_seed(4)
+    extra = {}
+    if name in REGULARIZERS:
+        extra = arguments(kind, "regularizer", REGULARIZERS[name])
+    if name in CONSTRAINTS:
+        extra = arguments(kind, "constraint", CONSTRAINTS[name])
+    layer = KINDS[kind][0](**extra)
+    layer = WRAPPERS[name](layer) if name in WRAPPERS else layer
+    penalty, model_class = PENALTIES.get(name, (None, "GBRModel"))
+    model = model_around(kind, layer)
+    outputs = model.output
+    if len(outputs.shape) > 2:  # A few outputs are enough for the exact Jacobian.
+        outputs = ops.mean(outputs, axis=list(range(1, len(outputs.shape) - 1)))
+    model = MODELS[model_class](model.input, outputs)
+    model.compile("sgd", "mse", penalties=[penalty()] if penalty else None)
+    model.optimizer.build(model.trainable_variables)
+    # Initial kernels of cells are orthogonal: none of their singular values is the largest.
+    rng = np.random.default_rng(5)
+    model.set_weights([w + 0.1 * rng.standard_normal(w.shape) for w in model.get_weights()])
+    return model
+
+
+def of_model(model, x, y):
+    """The loss of a batch with all that is added to it, and the outputs."""
+    forward = model.forward_pass(x, y, training=True)
+    loss = ops.mean(ops.square(ops.cast(forward.y_pred, "float32") - y))
+    return model.penalized_loss(loss + sum(model.losses), forward), [forward.y_pred]
+
+
+def of_variables(model, x, y):
+    """The regularization and the projections, which have no part in the forward pass."""
+    projected = [v.constraint(v) for v in model.trainable_variables if v.constraint]
+    lengths = [ops.sum(ops.cos(p) * p) for p in projected]
+    return sum([*model.losses, *lengths]), projected
+
+
+def results(name, kind, mode, model=None):
+    """What the class computes: a loss, its gradients and what it is made from."""
+    model = model or build(name, kind)
+    function = of_variables if name in (*REGULARIZERS, *CONSTRAINTS) else of_model
+    x = example(kind)
+    shape = model(x).shape
+    y = np.cos(np.arange(np.prod(shape))).reshape(shape)
+
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            loss, parts = function(model, x, y)
+        weights = [v.value for v in model.trainable_variables]
+        gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
+        return [loss, *parts, *map(tf.convert_to_tensor, gradients)]
+
+    values = MODES[mode](step)(tf.constant(x), tf.constant(y, "float32"))
+    return [np.asarray(ops.cast(value, "float32"), "float64") for value in values]
+
+
+@functools.cache
+def reference(name, kind):
+    """The results in float32, run eagerly."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        return results(name, kind, "eager")
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def deviation(actual, expected):
+    """The length of the difference relative to that of what is expected, over all results."""
+    # Where 0 is expected, as of the bias of keys, roundings of the others remain.
+    lengths = [np.linalg.norm(e) + 0.05 for e in expected]
+    return max(
+        np.linalg.norm(a - e) / length
+        for a, e, length in zip(actual, expected, lengths, strict=True)
+    )
+
+
+# Roundings of 6e-8, 5e-4 and 4e-3; the largest of those of a product, its sum and a square.
+TOLERANCES = {"float32": 1e-4, "mixed_float16": 0.02, "mixed_bfloat16": 0.15}
+
+
+@pytest.mark.parametrize("policy", TOLERANCES)
+@pytest.mark.parametrize(("name", "kind"), list(combinations()))
+def test_every_class_over_every_layer(name, kind, policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    if kind == "Embedding" and name in ("Jacobian", "InputGradient"):
+        with pytest.raises(ValueError, match="needs a floating-point input"):
+            results(name, kind, "eager")
+        return
+    model = build(name, kind)
+    for mode in MODES:
+        actual = results(name, kind, mode, model)
+        assert deviation(actual, reference(name, kind)) < TOLERANCES[policy], mode
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    x = example(kind)
+    np.testing.assert_array_equal(loaded(x), model(x))
+    assert [float(loss) for loss in loaded.losses] == [float(loss) for loss in model.losses]
+    assert type(loaded) is type(model)
+    assert [p.get_config() for p in loaded.penalties] == [p.get_config() for p in model.penalties]
+
+
+def test_every_public_class_is_in_the_table():
+    classes = {name for name in gbr.__all__ if isinstance(getattr(gbr, name), type)}
+    bases, watchers = {"Reparametrized", "Penalty"}, {"GBRMonitor"}
+    assert classes - bases - watchers == {*PARTS, *MODELS}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "Embedding"])
+def test_the_monitor_watches_every_kernel(kind):
+    model = build("WeightStandardization", kind)
+    x = example(kind)
+    monitor = gbr.GBRMonitor(x, num_projections=1)
+    history = model.fit(x, np.zeros(model(x).shape), verbose=0, callbacks=[monitor]).history
+    (wrapper,) = [layer for layer in model.layers if isinstance(layer, gbr.Reparametrized)]
+    norms = [np.linalg.norm(kernel) for kernel in wrapper.kernels.values()]
+    watched = [history[name][0] for name in history if name.startswith("kernel_norm/")]
+    np.testing.assert_allclose(watched, norms, rtol=1e-5)
+    assert history["gbr"][0] > 0
