@@ -22,6 +22,7 @@ class _Terms:
     def __init__(self, penalties: Sequence[Penalty]) -> None:
         self.penalties = list(penalties)
         self.metrics = [keras.metrics.Mean(name=penalty.name) for penalty in penalties]
+        self.traced = False
 
     @property
     def needs_parameters(self) -> bool:

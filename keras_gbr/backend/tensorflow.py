@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_gbr.backend import second_derivatives
+
 
 def vjp(
     function: Callable[[], Any], inputs: list[Any], parameters: bool = False
@@ -110,13 +112,27 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
             f"{tf.distribute.get_strategy().num_replicas_in_sync}"
         )
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if tf.executing_eagerly() and not model._terms.traced:
+        # Eager operations leave no graph: once, before the first step, one is made and left.
+        tf.function(
+            lambda: _penalized(model, x, y, sample_weight)[1], autograph=False
+        ).get_concrete_function()
     with tf.GradientTape() as tape:
-        forward = model.forward_pass(x, y, sample_weight, training=True)
-        loss = model._compute_loss(x, y, forward.y_pred, sample_weight, training=True)
-        loss = model.penalized_loss(loss, forward)
+        forward, loss = _penalized(model, x, y, sample_weight)
         model._loss_tracker.update_state(loss, sample_weight=forward.batch_size)
         scaled_loss = model.optimizer.scale_loss(loss)
     weights = model.trainable_weights
     gradients = tape.gradient(scaled_loss, weights)
     model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
     return model.compute_metrics(x, y, forward.y_pred, sample_weight=sample_weight)
+
+
+def _penalized(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """The forward pass of a step and the loss with its penalties, checked where it is traced."""
+    forward = model.forward_pass(x, y, sample_weight, training=True)
+    loss = model._compute_loss(x, y, forward.y_pred, sample_weight, training=True)
+    loss = model.penalized_loss(loss, forward)
+    if not tf.executing_eagerly():
+        second_derivatives.require(loss, model)
+        model._terms.traced = True
+    return forward, loss
