@@ -56,7 +56,8 @@ def _sample_means(values: Any) -> Any:
 def per_sample_losses(compile_loss: Any, y: Any, y_pred: Any) -> Any:
     """The compiled loss of each sample: all outputs, with their loss weights.
 
-    Sample weights, activity regularizers and `add_loss` terms are not part of it.
+    What the mask of an output excludes does not count, as in the compiled loss. Sample weights,
+    activity regularizers and `add_loss` terms are not part of it.
 
     Args:
         compile_loss: The loss container of a compiled model, which resolves which loss goes with

@@ -49,7 +49,8 @@ class GBRMixin:
     `fit` then minimises the compiled loss plus the weighted penalties. Each step runs the model
     once and takes the loss and every penalty from that one pass. Each penalty's unweighted
     value is a metric under the penalty's name. `evaluate` and `predict` are those of Keras;
-    the loss of `evaluate` has no penalties in it.
+    the loss of `evaluate` has no penalties in it. A penalty on an operation that has no second
+    derivative, such as bilinear resizing, is refused before the first step.
 
     Without penalties and `check_numerics` a step is Keras' own. A subclass that overrides
     `train_step` replaces the penalties; one that overrides `compute_loss` keeps them, on top of

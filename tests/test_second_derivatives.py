@@ -291,3 +291,24 @@ def test_only_the_first_step_looks(mode, monkeypatch):
     for _ in range(2):
         model.fit(np.ones((6, *FLAT)), np.ones((6, 2)), batch_size=2, verbose=0)
     assert len(seen) == 1
+
+
+class Peculiar(layers.Layer):
+    """Looks at its values, as only eager tensors let it."""
+
+    def call(self, x):
+        return x * float(keras.ops.max(x).numpy() > 0)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def test_a_model_that_runs_eagerly_only_trains_and_says_what_is_not_checked():
+    inputs = keras.Input(FLAT)
+    model = gbr.GBRModel(inputs, layers.Dense(2)(Peculiar()(inputs)))
+    model.compile("sgd", "mse", penalties=[gbr.Jacobian(0.1)], **EAGER)
+    before = model.get_weights()[0]
+    with pytest.warns(UserWarning, match="are not checked.*AttributeError") as caught:
+        model.fit(np.ones((4, *FLAT)), np.ones((4, 2)), batch_size=2, verbose=0)
+    assert len(caught) == 1
+    assert not np.allclose(before, model.get_weights()[0])

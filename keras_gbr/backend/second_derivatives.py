@@ -7,7 +7,8 @@ The graph of the traced step tells both in advance, at no cost for the steps the
 """
 
 import re
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -23,6 +24,33 @@ _BACKWARD = re.compile("Grad|Backprop")
 _LOOPS = ("While", "StatelessWhile")
 
 
+class MissingSecondDerivativeError(ValueError):
+    """A loss whose gradient TensorFlow would get wrong."""
+
+
+def require_of(step: Callable[[], Any]) -> None:
+    """Traces a step that runs eagerly once, as eager operations leave no graph to look at.
+
+    Args:
+        step: Calls `require`. What it changes is traced and not run.
+
+    Raises:
+        MissingSecondDerivativeError: As `require`.
+    """
+    try:
+        tf.function(step, autograph=False).get_concrete_function()
+    except MissingSecondDerivativeError:
+        raise
+    except Exception as error:
+        # The reason to run eagerly may be code that no graph can hold.
+        warnings.warn(
+            "The second derivatives that the penalties need are not checked: the model runs "
+            "eagerly only. A layer without them, such as bilinear resizing, would train with a "
+            f"wrong gradient. Tracing the step failed with {type(error).__name__}: {error}",
+            stacklevel=2,
+        )
+
+
 def require(loss: Any, model: Any) -> None:
     """Checks that the gradient of a loss with penalties is what TensorFlow will compute.
 
@@ -31,8 +59,8 @@ def require(loss: Any, model: Any) -> None:
         model: The model that the loss is of.
 
     Raises:
-        ValueError: The loss depends on the trainable weights through the gradient of an
-            operation that has no second derivative.
+        MissingSecondDerivativeError: The loss depends on the trainable weights through the
+            gradient of an operation that has no second derivative.
     """
     # What is not known to be constant counts as trainable: rather one alarm too many.
     constants = {id(weight.value.handle) for weight in model.non_trainable_variables}
@@ -42,7 +70,7 @@ def require(loss: Any, model: Any) -> None:
         operation = calls[-1].type
         way = next(way for part, way in _WAYS_OUT.items() if re.search(part, operation))
         layer = _layer([call.name for call in calls], model)
-        raise ValueError(
+        raise MissingSecondDerivativeError(
             f"A penalty needs second derivatives, and TensorFlow has none for the operation "
             f"{_BACKWARD.split(operation)[0]} of {layer}. Replace it by {way}, or train "
             f"without the penalty. Received: {operation} without a gradient at {calls[-1].name}"

@@ -112,11 +112,9 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
             f"{tf.distribute.get_strategy().num_replicas_in_sync}"
         )
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if tf.executing_eagerly() and not model._terms.traced:
-        # Eager operations leave no graph: once, before the first step, one is made and left.
-        tf.function(
-            lambda: _penalized(model, x, y, sample_weight)[1], autograph=False
-        ).get_concrete_function()
+    if tf.executing_eagerly() and model.penalties and not model._terms.traced:
+        second_derivatives.require_of(lambda: _penalized(model, x, y, sample_weight)[1])
+        model._terms.traced = True
     state = numerics.state(model) if model._terms.check_numerics else []
     with tf.GradientTape() as tape:
         forward, loss, values = _penalized(model, x, y, sample_weight)
@@ -140,5 +138,4 @@ def _penalized(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any
     loss = model.penalized_loss(loss, forward, values)
     if model.penalties and not tf.executing_eagerly():
         second_derivatives.require(loss, model)
-        model._terms.traced = True
     return forward, loss, values
