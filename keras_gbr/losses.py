@@ -10,15 +10,19 @@ from keras import ops
 class _PerSample:
     """A Keras loss that returns one value a sample, whatever its reduction.
 
-    Further axes of the loss (time steps, pixels) are averaged, so that the value of a sample is
-    what a mean loss over a batch of that sample alone would be.
+    Further axes of the loss (time steps, pixels) are averaged, those that are masked left out,
+    so that the value of a sample is what a mean loss over a batch of that sample alone would be.
     """
 
     def __init__(self, loss: keras.losses.Loss) -> None:
         self.loss = _copy(loss)
         self.loss.reduction = "none"
+        self.loss.call = self._call
+        self._original = loss
+        self._mask: Any = None
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        # Keras puts 0 where the mask of the outputs or that of the loss excludes an entry.
         values = self.loss(y_true, y_pred)
         if len(values.shape) == 0:
             raise ValueError(
@@ -27,13 +31,33 @@ class _PerSample:
                 "the values of the samples, shape (batch_size,), and leave the mean to Keras. "
                 f"Received: loss of shape {tuple(values.shape)}"
             )
-        return ops.mean(ops.reshape(values, (ops.shape(values)[0], -1)), axis=1)
+        means = _sample_means(values)
+        masks = [mask for mask in (_mask_of(y_pred), self._mask) if mask is not None]
+        if not masks:
+            return means
+        included = ops.cast(masks[0] if len(masks) == 1 else masks[0] & masks[1], means.dtype)
+        return ops.divide_no_nan(means, _sample_means(included))
+
+    def _call(self, y_true: Any, y_pred: Any) -> Any:
+        values = self._original.call(y_true, y_pred)
+        self._mask = _mask_of(values)
+        return values
+
+
+def _mask_of(tensor: Any) -> Any:
+    """The mask that Keras attaches to a tensor: which time steps count."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def _sample_means(values: Any) -> Any:
+    return ops.mean(ops.reshape(values, (ops.shape(values)[0], -1)), axis=1)
 
 
 def per_sample_losses(compile_loss: Any, y: Any, y_pred: Any) -> Any:
     """The compiled loss of each sample: all outputs, with their loss weights.
 
-    Sample weights, activity regularizers and `add_loss` terms are not part of it.
+    What the mask of an output excludes does not count, as in the compiled loss. Sample weights,
+    activity regularizers and `add_loss` terms are not part of it.
 
     Args:
         compile_loss: The loss container of a compiled model, which resolves which loss goes with

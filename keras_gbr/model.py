@@ -19,21 +19,24 @@ class _Terms:
     second `compile` has to forget the first one's.
     """
 
-    def __init__(self, penalties: Sequence[Penalty]) -> None:
+    def __init__(self, penalties: Sequence[Penalty], check_numerics: bool = False) -> None:
         self.penalties = list(penalties)
+        self.check_numerics = check_numerics
         self.metrics = [keras.metrics.Mean(name=penalty.name) for penalty in penalties]
+        self.traced = False
 
     @property
     def needs_parameters(self) -> bool:
         return any(penalty.needs_parameters for penalty in self.penalties)
 
-    def add_to(self, loss: Any, forward: ForwardPass) -> Any:
-        """The loss with all penalties added; updates the metrics."""
+    def add_to(self, loss: Any, forward: ForwardPass, values: dict[str, Any]) -> Any:
+        """The loss with all penalties added; updates the metrics and notes the values."""
         for penalty, metric in zip(self.penalties, self.metrics, strict=True):
             value = penalty(forward)
             if len(value.shape):
                 value = forward.sample_mean(value)
             metric.update_state(value, sample_weight=forward.batch_size)
+            values[f"the penalty `{penalty.name}`"] = value
             weight = penalty.weight_at(forward.step)
             if not (isinstance(weight, float) and weight == 0.0):
                 loss = loss + ops.cast(weight, loss.dtype) * ops.cast(value, loss.dtype)
@@ -46,10 +49,12 @@ class GBRMixin:
     `fit` then minimises the compiled loss plus the weighted penalties. Each step runs the model
     once and takes the loss and every penalty from that one pass. Each penalty's unweighted
     value is a metric under the penalty's name. `evaluate` and `predict` are those of Keras;
-    the loss of `evaluate` has no penalties in it.
+    the loss of `evaluate` has no penalties in it. A penalty on an operation that has no second
+    derivative, such as bilinear resizing, is refused before the first step.
 
-    Without penalties a step is Keras' own. A subclass that overrides `train_step` replaces the
-    penalties; one that overrides `compute_loss` keeps them, on top of what it returns.
+    Without penalties and `check_numerics` a step is Keras' own. A subclass that overrides
+    `train_step` replaces the penalties; one that overrides `compute_loss` keeps them, on top of
+    what it returns.
 
     Example:
 
@@ -70,7 +75,11 @@ class GBRMixin:
     _terms = _Terms([])
 
     def compile(
-        self, *args: Any, penalties: Sequence[Penalty] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        penalties: Sequence[Penalty] | None = None,
+        check_numerics: bool = False,
+        **kwargs: Any,
     ) -> None:
         """Configures the model for training.
 
@@ -78,13 +87,21 @@ class GBRMixin:
             *args: As `keras.Model.compile`.
             penalties: A list of penalties: `Jacobian`, `InputGradient`, `ParameterGradient`.
                 Two with the same name need a `name=` of their own.
+            check_numerics: Whether a step whose loss, penalty or gradient is not finite stops
+                `fit` with an error that names it, before any weight changes; with or without
+                penalties. Under loss scaling (float16) gradients may overflow: the optimizer
+                skips such a step. XLA drops the check: `jit_compile="auto"` then means without
+                XLA. `keras.callbacks.TerminateOnNaN` ends training after such a step.
             **kwargs: As `keras.Model.compile`.
 
         Raises:
             ValueError: `penalties` is not a list of penalties, two have the same name, or one
-                needs a loss and none is given. The model is then left as it was.
+                needs a loss and none is given; or `check_numerics` is to go with XLA. The model
+                is then left as it was.
         """
-        terms = _Terms(_checked(penalties))
+        terms = _Terms(_checked(penalties), check.boolean("check_numerics", check_numerics))
+        if check_numerics:
+            args, kwargs = _without_xla(args, kwargs)
         loss = args[1] if len(args) > 1 else kwargs.get("loss")
         for penalty in terms.penalties:
             if penalty.needs_loss and loss is None:
@@ -123,21 +140,24 @@ class GBRMixin:
         """
         return ForwardPass(self, x, y, sample_weight, training, self._terms.needs_parameters)
 
-    def penalized_loss(self, loss: Any, forward: ForwardPass) -> Any:
+    def penalized_loss(
+        self, loss: Any, forward: ForwardPass, values: dict[str, Any] | None = None
+    ) -> Any:
         """Adds the weighted penalties to a loss and updates their metrics.
 
         Args:
             loss: Scalar tensor.
             forward: The forward pass that `loss` comes from.
+            values: Takes the unweighted value of each penalty, under words that name it.
 
         Returns:
             Scalar tensor.
         """
-        return self._terms.add_to(loss, forward)
+        return self._terms.add_to(loss, forward, {} if values is None else values)
 
     def train_step(self, *args: Any) -> Any:
         """One step of `fit`, see `keras.Model.train_step`."""
-        if not self._terms.penalties:
+        if not (self._terms.penalties or self._terms.check_numerics):
             return super().train_step(*args)  # type: ignore[misc]
         return backend.train_step(self, *args)
 
@@ -154,6 +174,7 @@ class GBRMixin:
             config["penalties"] = [
                 keras.saving.serialize_keras_object(penalty) for penalty in self._terms.penalties
             ]
+            config["check_numerics"] = self._terms.check_numerics
         return config
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -207,6 +228,24 @@ def _single(structure: Any) -> Any:
     """The only element of a list of one: `model.inputs` is one where the model takes a tensor."""
     is_list_of_one = isinstance(structure, (list, tuple)) and len(structure) == 1
     return structure[0] if is_list_of_one else structure
+
+
+def _without_xla(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of `compile` with "auto" resolved to no XLA."""
+    position = 7
+    jit_compile = args[position] if len(args) > position else kwargs.get("jit_compile", "auto")
+    if jit_compile is True:
+        raise check.fail(
+            'XLA drops the checks of `check_numerics`. Leave `jit_compile` at "auto", or leave '
+            "out `check_numerics`.",
+            "jit_compile",
+            jit_compile,
+        )
+    if len(args) > position:
+        return (*args[:position], False, *args[position + 1 :]), kwargs
+    return args, {**kwargs, "jit_compile": False}
 
 
 def _checked(penalties: Any) -> list[Penalty]:

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_gbr.backend import numerics, second_derivatives
+
 
 def vjp(
     function: Callable[[], Any], inputs: list[Any], parameters: bool = False
@@ -110,13 +112,30 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
             f"{tf.distribute.get_strategy().num_replicas_in_sync}"
         )
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if tf.executing_eagerly() and model.penalties and not model._terms.traced:
+        second_derivatives.require_of(lambda: _penalized(model, x, y, sample_weight)[1])
+        model._terms.traced = True
+    state = numerics.state(model) if model._terms.check_numerics else []
     with tf.GradientTape() as tape:
-        forward = model.forward_pass(x, y, sample_weight, training=True)
-        loss = model._compute_loss(x, y, forward.y_pred, sample_weight, training=True)
-        loss = model.penalized_loss(loss, forward)
+        forward, loss, values = _penalized(model, x, y, sample_weight)
         model._loss_tracker.update_state(loss, sample_weight=forward.batch_size)
         scaled_loss = model.optimizer.scale_loss(loss)
     weights = model.trainable_weights
     gradients = tape.gradient(scaled_loss, weights)
-    model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+    checks = []
+    if model._terms.check_numerics:
+        checks = numerics.require_finite(gradients, values, model, state)
+    with tf.control_dependencies(checks):
+        model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
     return model.compute_metrics(x, y, forward.y_pred, sample_weight=sample_weight)
+
+
+def _penalized(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """The forward pass of a step, the loss with its penalties, and what that consists of."""
+    forward = model.forward_pass(x, y, sample_weight, training=True)
+    loss = model._compute_loss(x, y, forward.y_pred, sample_weight, training=True)
+    values = {"the loss": loss}
+    loss = model.penalized_loss(loss, forward, values)
+    if model.penalties and not tf.executing_eagerly():
+        second_derivatives.require(loss, model)
+    return forward, loss, values

@@ -1,0 +1,168 @@
+"""Refuses penalties on operations whose second derivative TensorFlow does not have.
+
+The gradient of a penalty is taken through the gradient operations that the penalty has made.
+Where such an operation is registered as not differentiable, TensorFlow leaves that path out and
+trains with a wrong gradient; where it is not registered, it raises an error that names no layer.
+The graph of the traced step tells both in advance, at no cost for the steps themselves.
+"""
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework.ops import get_gradient_function
+
+_WAYS_OUT = {
+    "Resize|ScaleAndTranslate": 'UpSampling2D(interpolation="nearest") or Conv2DTranspose',
+    "CudnnRNN": "the same layer with `use_cudnn=False`",
+    "Softsign": 'an activation that has one, such as "tanh"',
+    "": "an operation that has one",
+}
+_BACKWARD = re.compile("Grad|Backprop")
+_LOOPS = ("While", "StatelessWhile")
+
+
+class MissingSecondDerivativeError(ValueError):
+    """A loss whose gradient TensorFlow would get wrong."""
+
+
+def require_of(step: Callable[[], Any]) -> None:
+    """Traces a step that runs eagerly once, as eager operations leave no graph to look at.
+
+    Args:
+        step: Calls `require`. What it changes is traced and not run.
+
+    Raises:
+        MissingSecondDerivativeError: As `require`.
+    """
+    try:
+        tf.function(step, autograph=False).get_concrete_function()
+    except MissingSecondDerivativeError:
+        raise
+    except Exception as error:
+        # The reason to run eagerly may be code that no graph can hold.
+        warnings.warn(
+            "The second derivatives that the penalties need are not checked: the model runs "
+            "eagerly only. A layer without them, such as bilinear resizing, would train with a "
+            f"wrong gradient. Tracing the step failed with {type(error).__name__}: {error}",
+            stacklevel=2,
+        )
+
+
+def require(loss: Any, model: Any) -> None:
+    """Checks that the gradient of a loss with penalties is what TensorFlow will compute.
+
+    Args:
+        loss: Scalar tensor of the graph that is being traced.
+        model: The model that the loss is of.
+
+    Raises:
+        MissingSecondDerivativeError: The loss depends on the trainable weights through the
+            gradient of an operation that has no second derivative.
+    """
+    # What is not known to be constant counts as trainable: rather one alarm too many.
+    constants = {id(weight.value.handle) for weight in model.non_trainable_variables}
+    graph = loss.graph
+    variables = [inner for outer, inner in graph.captures if id(outer) not in constants]
+    for calls in _missing(graph, [loss], [v for v in variables if v.dtype == tf.resource]):
+        operation = calls[-1].type
+        way = next(way for part, way in _WAYS_OUT.items() if re.search(part, operation))
+        layer = _layer([call.name for call in calls], model)
+        raise MissingSecondDerivativeError(
+            f"A penalty needs second derivatives, and TensorFlow has none for the operation "
+            f"{_BACKWARD.split(operation)[0]} of {layer}. Replace it by {way}, or train "
+            f"without the penalty. Received: {operation} without a gradient at {calls[-1].name}"
+        )
+
+
+def _missing(graph: Any, targets: Iterable[Any], sources: Iterable[Any]) -> Iterator[list[Any]]:
+    """The gradient operations without a gradient on a path from `sources` to `targets`.
+
+    Yields:
+        The operation, after the operations that call the function that it is in.
+    """
+    needed = _needed(targets)
+    dependent = {tensor.name for tensor in sources}
+    for op in graph.get_operations():
+        inputs = [tensor for tensor in op.inputs if tensor.name in dependent]
+        if not inputs or op.type == "StopGradient":
+            continue
+        dependent |= {tensor.name for tensor in op.outputs if _carries_gradient(tensor)}
+        outputs = [tensor for tensor in op.outputs if tensor.name in needed]
+        if not outputs:
+            continue
+        if _is_missing(op, inputs):
+            yield [op]
+        for body in _bodies(op):
+            for calls in _missing(body, *_ends(op, body, outputs, inputs)):
+                yield [op, *calls]
+
+
+def _needed(targets: Iterable[Any]) -> set[str]:
+    """The names of the tensors that `targets` are computed from by differentiable paths."""
+    needed: set[str] = set()
+    stack = list(targets)
+    while stack:
+        tensor = stack.pop()
+        if tensor.name not in needed and _carries_gradient(tensor):
+            needed.add(tensor.name)
+            if tensor.op.type != "StopGradient":
+                stack.extend(tensor.op.inputs)
+    return needed
+
+
+def _carries_gradient(tensor: Any) -> bool:
+    """Whether a derivative may pass: resources are variables, variants stacks of a loop."""
+    dtype = tensor.dtype.base_dtype
+    return dtype.is_floating or dtype.is_complex or dtype in (tf.resource, tf.variant)
+
+
+def _is_missing(op: Any, dependent: list[Any]) -> bool:
+    if not _BACKWARD.search(op.type):
+        return False
+    try:
+        if get_gradient_function(op) is not None:
+            # What stands here raises an error of its own when it is called.
+            return op.type == "PreventGradient"
+    except LookupError:
+        return True
+    # The gradient of a resize is linear in its first input and reads the others' shapes alone.
+    return "Resize" not in op.type or any(op.inputs[0] is tensor for tensor in dependent)
+
+
+def _bodies(op: Any) -> list[Any]:
+    """The graphs of the functions that an operation calls."""
+    attributes = op.node_def.attr.values()
+    named = [attribute.func.name for attribute in attributes]
+    named += [branch.name for attribute in attributes for branch in attribute.list.func]
+    functions = [op.graph._get_function(name) for name in named if name]
+    graphs = [getattr(function, "graph", None) for function in functions]
+    return [graph for graph in graphs if graph is not None]
+
+
+def _ends(op: Any, body: Any, outputs: list[Any], inputs: list[Any]) -> tuple[list[Any], list[Any]]:
+    """What of the outputs and the inputs of a function the outputs and inputs of its call are."""
+    if op.type in _LOOPS:
+        # What goes round may come out anywhere.
+        return list(body.outputs), list(body.inputs)
+    # A conditional takes its condition first.
+    offset = len(op.inputs) - len(body.inputs)
+    given = {tensor.name for tensor in inputs}
+    pairs = zip(list(op.inputs)[offset:], body.inputs, strict=True)
+    return (
+        [body.outputs[tensor.value_index] for tensor in outputs],
+        [inner for outer, inner in pairs if outer.name in given],
+    )
+
+
+def _layer(names: list[str], model: Any) -> str:
+    """The layer that an operation belongs to, by the scopes in the names of its calls."""
+    layers = {layer.name for layer in model._flatten_layers(include_self=False)}
+    scopes = [scope for name in names for scope in name.split("/")[:-1]]
+    # Keras opens the scope of a layer twice, to build and to call it: the second has a number.
+    candidates = ((re.sub(r"_\d+$", "", scope), scope) for scope in scopes)
+    found = (next((name for name in pair if name in layers), None) for pair in candidates)
+    path = "/".join(dict.fromkeys(name for name in found if name))
+    return f"layer {path!r}" if path else f"model {model.name!r}"
