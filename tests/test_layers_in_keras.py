@@ -249,3 +249,14 @@ def test_a_wrapped_layer_without_a_build_of_its_own_survives_saving(tmp_path):
         loaded = keras.models.load_model(tmp_path / "model.keras")
     x = batch((2, 4))
     np.testing.assert_array_equal(loaded(x), stack(x))
+
+
+def test_the_cells_of_convolutional_lstms_have_kernels():
+    plain = layers.ConvLSTM2D(2, 2)
+    wrapper = gbr.ENC(plain, 2.0)
+    x = batch((2, 3, 5, 5, 1))
+    outputs = np.asarray(wrapper(x))
+    assert list(wrapper.kernels) == ["conv_lstm_cell/kernel", "conv_lstm_cell/recurrent_kernel"]
+    for variable in plain.weights[:2]:
+        variable.assign(oracles.equal_norm(variable.numpy(), 2.0))
+    np.testing.assert_allclose(outputs, plain(x), rtol=1e-5, atol=1e-6)
