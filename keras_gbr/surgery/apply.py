@@ -10,7 +10,7 @@ from keras_gbr.measures import check_built
 from keras_gbr.model import GBRMixin, GBRModel
 from keras_gbr.regularizers import resolved
 from keras_gbr.surgery.rebuild import clone, rebuilt
-from keras_gbr.surgery.selection import LayerChange, Layers, Place, cannot_change, selected
+from keras_gbr.surgery.selection import LayerChange, Layers, cannot_change, selected
 from keras_gbr.wrapping import Reparametrized
 
 

@@ -76,7 +76,7 @@ def _without_package(value: Any) -> Any:
         config = {**inner["config"], "name": value["config"]["name"]}
         return _without_package({**value, **inner, "config": config})
     if cls is GBRModel:
-        plain = {"module": "keras", "class_name": "Functional", "registered_name": "Functional"}
+        plain = {"module": "keras", "class_name": "Model", "registered_name": None}
         return _without_package({**value, **plain, "compile_config": None})
     if isinstance(name, str) and name.startswith(f"{PACKAGE}>"):
         return None

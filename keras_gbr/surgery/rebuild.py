@@ -34,7 +34,6 @@ def rebuilt(
     rebuild = _Rebuild(change, class_for)
     new = rebuild.operation(model)
     rebuild.copy_states()
-    _check_nothing_is_shared(model, new)
     return new
 
 
@@ -46,12 +45,12 @@ def is_graph(model: keras.Model) -> bool:
 
 
 def clone(
-    layer: keras.Operation, edit: Callable[[dict[str, Any]], dict[str, Any]] = dict
-) -> keras.Operation:
-    """A new layer or operation of the same configuration.
+    layer: keras.Layer, edit: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> keras.Layer:
+    """A new layer of the same configuration.
 
     Args:
-        layer: The layer or operation.
+        layer: The layer.
         edit: Takes the configuration, gives the one to use.
 
     Raises:
@@ -59,13 +58,14 @@ def clone(
     """
     cls = type(layer)
     try:
-        config = edit(layer.get_config())
+        config = _unbuilt(edit(layer.get_config()))
         parameters = inspect.signature(cls.__init__).parameters
         if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
             # Keras adds these to every configuration, and not every constructor takes them.
             for name in {"trainable", "dtype"} - parameters.keys():
                 config.pop(name, None)
-        new = cls.from_config(config)
+        with keras.saving.custom_object_scope(_own_classes(layer)):
+            new = cls.from_config(config)
     except Exception as error:
         raise check.fail(
             f"Keras cannot copy {layer.name!r}: `{cls.__name__}.from_config(get_config())` fails "
@@ -75,8 +75,54 @@ def clone(
             layer,
         ) from error
     new.name = layer.name
-    if isinstance(layer, keras.Layer) and new.dtype_policy != layer.dtype_policy:
+    _check_is_new(layer, new)
+    if new.dtype_policy != layer.dtype_policy:
         new.dtype_policy = layer.dtype_policy
+    return new
+
+
+def _check_is_new(old: keras.Layer, new: keras.Layer) -> None:
+    held = {id(part) for part in old._flatten_layers()}
+    for part in new._flatten_layers():
+        if id(part) in held:
+            raise check.fail(
+                f"`{type(old).__name__}.get_config()` must return layers serialized, by "
+                "`keras.saving.serialize_keras_object(layer)`: a copy made from the layer "
+                f"{part.name!r} itself would share it with the given model.",
+                "layer",
+                old,
+            )
+
+
+def _unbuilt(config: Any) -> Any:
+    """A configuration by which no layer is built before it is called.
+
+    Keras builds layers that have no `build` of their own without the layers inside them.
+    """
+    if isinstance(config, (list, tuple)):
+        return type(config)(_unbuilt(part) for part in config)
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: _unbuilt(part)
+        for key, part in config.items()
+        if not (key == "build_config" and "class_name" in config)
+    }
+
+
+def _own_classes(layer: keras.Layer) -> dict[str, type]:
+    """The user's classes in a layer, by which Keras finds those that are not registered."""
+    classes = [type(part) for part in layer._flatten_layers()]
+    return {cls.__name__: cls for cls in classes if cls.__module__.split(".")[0] != "keras"}
+
+
+def _same_operation(old: keras.Operation) -> keras.Operation:
+    """The same operation on tensors, with no memory of those that it was applied to.
+
+    Not every operation has a configuration; none has a state.
+    """
+    new = object.__new__(type(old))
+    vars(new).update(vars(old), _inbound_nodes=[], _outbound_nodes=[])
     return new
 
 
@@ -101,11 +147,12 @@ class _Rebuild:
         if isinstance(old, keras.Model):
             self.models.append(old)  # the outer before the inner
             if not is_graph(old):
+                subclassed.check_class(old)
                 return subclassed.swapped(old, clone(old), self.operation)
             make = self._stack if isinstance(old, keras.Sequential) else self._graph
             return make(old)
         if not isinstance(old, keras.Layer):
-            return clone(old)
+            return _same_operation(old)
         self._check_owns_its_variables(old)
         new, heir = self.change(old)
         self.layers.append((old, new, heir))
@@ -116,9 +163,7 @@ class _Rebuild:
         # `clone_model` would compile the copy of a compiled model, and needs the constructor
         # of a functional one: it gets one of the same layers that has both.
         twin = keras.Model(old.input, old.output, name=old.name)
-        new = keras.models.clone_model(
-            twin, input_tensors=inputs, clone_function=self.operation
-        )
+        new = keras.models.clone_model(twin, input_tensors=inputs, clone_function=self.operation)
         cls = self.class_for(old, keras.Model)
         return new if cls is keras.Model else cls(inputs, new.output, name=old.name)
 
@@ -173,16 +218,3 @@ def _build(old: keras.Layer, new: keras.Layer) -> None:
 def _same_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
     """A new input like that of a model, under the name of its input layer."""
     return clone(tensor._keras_history.operation).output
-
-
-def _check_nothing_is_shared(old: keras.Model, new: keras.Model) -> None:
-    held = {id(part) for part in [*old._flatten_layers(), *old.variables]}
-    for part in [*new._flatten_layers(), *new.variables]:
-        if id(part) in held:
-            raise check.fail(
-                "Every `get_config()` must return serialized layers, as "
-                "`keras.saving.serialize_keras_object(layer)` gives them: a copy made from one "
-                f"that does not shares {part.path!r} with the given model.",
-                "model",
-                old,
-            )

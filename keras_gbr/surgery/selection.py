@@ -66,7 +66,9 @@ class Place:
         return LayerChange(self.paths[0], type(self.layer).__name__, tuple(kernels))
 
 
-def selected(model: keras.Model, layers: Layers, takes: Callable[[keras.Layer], bool]) -> list[Place]:
+def selected(
+    model: keras.Model, layers: Layers, takes: Callable[[keras.Layer], bool]
+) -> list[Place]:
     """The layers of a model, and of the models in it, to change.
 
     Args:
@@ -82,7 +84,7 @@ def selected(model: keras.Model, layers: Layers, takes: Callable[[keras.Layer], 
     places = _places(model)
     if layers is None:
         chosen = [place for place in places if place.has_kernels and takes(place.layer)]
-    elif callable(layers):
+    elif callable(layers) and not isinstance(layers, keras.Layer):
         chosen = [place for place in places if place.has_kernels and layers(place.layer)]
     else:
         chosen = _named(places, layers)
@@ -130,7 +132,8 @@ def _answers(place: Place, name: str) -> bool:
 def _no_such(places: list[Place], name: str) -> ValueError:
     known = [path for place in places if place.has_kernels for path in place.paths]
     endings = {path.rsplit("/", 1)[-1]: path for path in reversed(known)}
-    near = difflib.get_close_matches(name, [*known, *endings], n=5, cutoff=0.5) or known[:5]
+    candidates = dict.fromkeys([*known, *endings])
+    near = difflib.get_close_matches(name, candidates, n=5, cutoff=0.5) or known[:5]
     return check.fail(
         "`layers` must name layers with a kernel. Near that are "
         f"{', '.join(repr(path) for path in near) or 'none in this model'}.",

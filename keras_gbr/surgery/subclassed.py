@@ -11,6 +11,22 @@ from keras_gbr import _validation as check
 Replace = Callable[[keras.Layer], keras.Layer]
 
 
+def check_class(model: keras.Model) -> None:
+    """Refuses a model that is made from a graph and yet has a `call` of its own.
+
+    Raises:
+        ValueError: `model` is one.
+    """
+    if isinstance(model, (keras.Function, keras.Sequential)):
+        raise check.fail(
+            f"Model {model.name!r} must not have both a graph of layers and a `call` of its own, "
+            "which the graph does not show. Without that `call` it is "
+            "`keras.Model(model.input, model.output)`.",
+            "model",
+            type(model),
+        )
+
+
 def swapped(old: keras.Model, new: keras.Model, replace: Replace) -> keras.Model:
     """The copy of a model, with the layers in its attributes replaced, and built.
 
@@ -35,7 +51,8 @@ def swapped(old: keras.Model, new: keras.Model, replace: Replace) -> keras.Model
         return replaced[id(layer)]
 
     for name, value in vars(old).items():
-        if name != "_layers" and _holds_layers(value):
+        # The records that Keras and TensorFlow keep follow from the other attributes.
+        if name != "_layers" and not name.startswith("_self_") and _holds_layers(value):
             setattr(new, name, _mapped(value, put))
     build_like(old, new)
     expected = {id(replaced.get(id(layer))) for layer in old._layers}
