@@ -14,7 +14,7 @@ from keras_gbr.layers import (
 from keras_gbr.model import GBRMixin, GBRModel
 from keras_gbr.penalties import InputGradient, Jacobian, ParameterGradient, Penalty
 from keras_gbr.regularizers import WEISSI, ShiftedL2, Spectral, Sum
-from keras_gbr.surgery import strip
+from keras_gbr.surgery import LayerChange, apply_enc, apply_regularizer, strip
 from keras_gbr.wrapping import Reparametrized
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "GBRMonitor",
     "InputGradient",
     "Jacobian",
+    "LayerChange",
     "ParameterGradient",
     "Penalty",
     "Regularized",
@@ -37,6 +38,8 @@ __all__ = [
     "Sum",
     "WeightNorm",
     "WeightStandardization",
+    "apply_enc",
+    "apply_regularizer",
     "measures",
     "strip",
 ]

@@ -39,12 +39,15 @@ CONVOLUTIONS = (
     *SEPARABLE,
 )
 CELLS = (layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell)
+# Their cells have no public class.
+CONVOLUTIONAL_LSTMS = (layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)
 # Layers that compute through other layers with kernels.
 CONTAINERS = (
     *(layers.MultiHeadAttention, layers.GroupQueryAttention),
     *(layers.RNN, layers.StackedRNNCells),
     *(layers.Bidirectional, layers.TimeDistributed),
 )
+CELL_RULE: dict[str, Axes] = {"kernel": -1, "recurrent_kernel": -1}
 KINDS = (*DENSE, *CONVOLUTIONS, layers.Embedding, *CELLS, *CONTAINERS)
 
 
@@ -85,8 +88,8 @@ def kernels_of(layer: keras.Layer) -> list[Kernel]:
     return list(found.values())
 
 
-def _walk(layer: keras.Layer, path: str) -> Iterator[Kernel]:
-    rule = _rule(layer)
+def _walk(layer: keras.Layer, path: str, rule: dict[str, Axes] | None = None) -> Iterator[Kernel]:
+    rule = _rule(layer) if rule is None else rule
     if rule:
         check_plain(layer)
     for name, axis in rule.items():
@@ -96,8 +99,9 @@ def _walk(layer: keras.Layer, path: str) -> Iterator[Kernel]:
             attribute = next(key for key, held in vars(layer).items() if held is value)
             yield Kernel(path + name, layer, axis, attribute)
     if not rule:
+        of_cell = CELL_RULE if isinstance(layer, CONVOLUTIONAL_LSTMS) else None
         for child in layer._layers:
-            yield from _walk(child, f"{path}{child.name}/")
+            yield from _walk(child, f"{path}{child.name}/", of_cell)
 
 
 def _rule(layer: keras.Layer) -> dict[str, Axes]:
@@ -115,7 +119,7 @@ def _rule(layer: keras.Layer) -> dict[str, Axes]:
     if isinstance(layer, layers.Embedding):
         return {"embeddings": 0, "reverse_embeddings": -1}
     if isinstance(layer, CELLS):
-        return {"kernel": -1, "recurrent_kernel": -1}
+        return CELL_RULE
     return {}
 
 

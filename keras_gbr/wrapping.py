@@ -31,9 +31,18 @@ class Transparent(keras.layers.Wrapper):
         self.build.__signature__ = inspect.signature(layer.build)  # type: ignore[attr-defined]
         self.supports_masking = layer.supports_masking
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        inner = self.layer
+        while isinstance(inner, Transparent):
+            inner = inner.layer
+        if _is_built_by_call(inner):
+            with keras.name_scope(self.name):
+                inner(*_symbolic(args), **_symbolic(kwargs))
+        return super().__call__(*args, **kwargs)
+
     def build(self, *args: Any, **kwargs: Any) -> None:
-        if not self.layer.built:
-            self.layer.build(*args, **kwargs)
+        if not self.layer.built or _is_built_by_call(self.layer):
+            build_from_shapes(self.layer, *args, **kwargs)
             self.layer.built = True
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
@@ -63,6 +72,38 @@ class Transparent(keras.layers.Wrapper):
     ) -> "Transparent":
         # Keras' own takes the layer out of the caller's dictionary.
         return super().from_config(dict(config), custom_objects)
+
+
+def build_from_shapes(layer: keras.Layer, *args: Any, **kwargs: Any) -> None:
+    """Builds a layer as `layer.build` does, also one that leaves that to its first call.
+
+    Args:
+        layer: A layer that is not built, or has layers inside that are not.
+        *args: The arguments of `layer.build`.
+        **kwargs: As `args`.
+    """
+    if not _is_built_by_call(layer):
+        layer.build(*args, **kwargs)
+        return
+    for shapes in (*args, *kwargs.values()):
+        layer(keras.tree.map_shape_structure(keras.KerasTensor, shapes))
+
+
+def _is_built_by_call(layer: keras.Layer) -> bool:
+    """Whether a layer has no `build` of its own, but layers inside it that are not built."""
+    has_none = type(layer).build is keras.Layer.build
+    return has_none and any(not child.built for child in layer._layers)
+
+
+def _symbolic(arguments: Any) -> Any:
+    """Arguments of a call with tensors without values in place of the tensors."""
+
+    def replaced(value: Any) -> Any:
+        if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+            return value
+        return keras.KerasTensor(value.shape, keras.backend.standardize_dtype(value.dtype))
+
+    return keras.tree.map_structure(replaced, arguments)
 
 
 def _with_signature(function: Callable[..., Any], other: Callable[..., Any]) -> Any:

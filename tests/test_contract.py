@@ -30,7 +30,9 @@ PENALTIES = {
     "InputGradient": lambda: gbr.InputGradient(0.1, of="label_probability"),
     "ParameterGradient": lambda: gbr.ParameterGradient(0.2, name="p"),
 }
-ELSEWHERE = {"GBRModel", "GBRMixin", "GBRMonitor", "measures", "strip"}
+ELSEWHERE = {"GBRModel", "GBRMixin", "GBRMonitor", "measures"} | {
+    *("apply_enc", "apply_regularizer", "strip", "LayerChange")
+}
 BASES = {"Penalty", "Reparametrized"}
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import keras
 import numpy as np
@@ -200,3 +201,62 @@ def test_a_wrapper_of_a_built_layer_takes_its_weights(wrapper_name):
     twin = plain_twin(layer, WRAPPERS[wrapper_name][1](layer.kernel.numpy()), (2, 4))
     np.testing.assert_allclose(wrapper(x), twin(x), atol=1e-5)
     assert wrapper.layer is layer
+
+
+@keras.saving.register_keras_serializable("tests")
+class Block(layers.Layer):
+    """A layer that leaves building those inside it to the first call, of two tensors."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.left, self.right = layers.Dense(units), layers.Embedding(5, units)
+
+    def call(self, x, tokens=None):
+        return self.left(x) + (0.0 if tokens is None else self.right(tokens))
+
+
+def test_a_layer_without_a_build_of_its_own_is_built_by_the_call():
+    x, tokens = batch((2, 4)), np.array([1, 3])
+    inputs = keras.Input((4,)), keras.Input((), dtype="int32")
+    plain = Block(3)
+    for wrapper in (gbr.ENC(plain), gbr.Regularized(gbr.ENC(Block(3)), gbr.Spectral())):
+        model = keras.Model(inputs, wrapper(inputs[0], tokens=inputs[1]))
+        assert model([x, tokens]).shape == (2, 3)
+    enc = gbr.ENC(plain)
+    outputs = np.asarray(enc(x, tokens))
+    dense = oracles.equal_norm(plain.left.kernel.numpy())
+    rows = oracles.equal_norm(plain.right.embeddings.numpy().T).T
+    np.testing.assert_allclose(outputs, x @ dense + rows[tokens], rtol=1e-5, atol=1e-6)
+
+
+@keras.saving.register_keras_serializable("tests")
+class OneCall(layers.Layer):
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.dense = units, layers.Dense(units)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_a_wrapped_layer_without_a_build_of_its_own_survives_saving(tmp_path):
+    stack = keras.Sequential([keras.Input((4,)), gbr.ENC(OneCall(3), name="block")])
+    stack.save(tmp_path / "model.keras")
+    with warnings.catch_warnings():
+        # Keras says of every such layer that it cannot build it, wrapped or not.
+        warnings.filterwarnings("ignore", r"`build\(\)` was called on layer", UserWarning)
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    x = batch((2, 4))
+    np.testing.assert_array_equal(loaded(x), stack(x))
+
+
+def test_the_cells_of_convolutional_lstms_have_kernels():
+    plain = layers.ConvLSTM2D(2, 2)
+    wrapper = gbr.ENC(plain, 2.0)
+    x = batch((2, 3, 5, 5, 1))
+    outputs = np.asarray(wrapper(x))
+    assert list(wrapper.kernels) == ["conv_lstm_cell/kernel", "conv_lstm_cell/recurrent_kernel"]
+    for variable in plain.weights[:2]:
+        variable.assign(oracles.equal_norm(variable.numpy(), 2.0))
+    np.testing.assert_allclose(outputs, plain(x), rtol=1e-5, atol=1e-6)

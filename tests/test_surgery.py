@@ -1,5 +1,6 @@
 """strip: the same outputs from plain layers, loadable without the package."""
 
+import json
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 from networks import dense_network
+from wrapped import batch
 
 import keras_gbr as gbr
 
@@ -122,29 +124,72 @@ def test_structured_inputs_and_outputs_are_kept():
         np.testing.assert_allclose(got[name], expected[name], rtol=1e-6)
 
 
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.inner = gbr.ENC(layers.Dense(2))
+def outputs(model, x):
+    return np.asarray(model(x))
+
+
+def test_wrappers_in_other_layers_are_found_in_the_configuration():
+    inputs = keras.Input((2, 3))
+    x = layers.TimeDistributed(gbr.ENC(layers.Dense(4), name="within"))(inputs)
+    recurrent = layers.LSTM(
+        3, kernel_regularizer=gbr.Spectral(), recurrent_constraint=gbr.EqualNorm()
+    )
+    model = keras.Model(inputs, layers.Bidirectional(recurrent)(x))
+    plain = gbr.strip(model)
+    assert "keras_gbr" not in json.dumps(plain.get_config())
+    assert type(plain.layers[1].layer) is layers.Dense
+    assert plain.layers[1].layer.name == "within"
+    x = batch((2, 2, 3))
+    np.testing.assert_allclose(outputs(plain, x), outputs(model, x), rtol=1e-6, atol=1e-7)
+
+
+def test_chains_of_wrappers_and_layers_with_several_kernels():
+    inputs = keras.Input((4, 3))
+    x = gbr.Regularized(gbr.ENC(layers.LSTM(4, return_sequences=True)), gbr.Spectral())(inputs)
+    x = gbr.ENC(gbr.Regularized(layers.Dense(4), "l2"), alpha=3.0, learnable_alpha=True)(x)
+    x = gbr.WeightNorm(layers.MultiHeadAttention(2, 2), name="attention")(x, x)
+    x = gbr.WeightStandardization(layers.SeparableConv1D(3, 2))(x)
+    model = keras.Model(inputs, x)
+    model.set_weights([batch(w.shape, seed=i) for i, w in enumerate(model.get_weights())])
+    plain = gbr.strip(model)
+    assert [layer.name for layer in plain.layers] == [layer.name for layer in model.layers]
+    assert plain.get_layer("attention").__class__ is layers.MultiHeadAttention
+    assert plain.losses == []
+    assert "keras_gbr" not in json.dumps(plain.get_config())
+    x = batch((2, 4, 3))
+    np.testing.assert_allclose(outputs(plain, x), outputs(model, x), rtol=1e-6, atol=1e-6)
+
+
+def test_a_model_of_this_package_inside_a_layer_becomes_plain():
+    inputs, sequence = keras.Input((3,)), keras.Input((4, 3))
+    inner = gbr.GBRModel(inputs, gbr.ENC(layers.Dense(2))(inputs))
+    model = keras.Model(sequence, layers.TimeDistributed(inner)(sequence))
+    plain = gbr.strip(model)
+    assert "keras_gbr" not in json.dumps(plain.get_config())
+    x = batch((2, 4, 3))
+    np.testing.assert_allclose(outputs(plain, x), outputs(model, x), rtol=1e-6)
+
+
+class Hidden(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.wrapped = gbr.ENC(layers.Dense(2))
+
+    def build(self, shape):
+        self.wrapped.build(shape)
 
     def call(self, x):
-        return self.inner(x)
+        return self.wrapped(x)
 
 
-def test_what_cannot_be_taken_apart_is_refused():
+def test_what_cannot_be_stripped_is_refused():
     unbuilt = keras.Sequential([gbr.ENC(layers.Dense(2))])
-    with pytest.raises(ValueError, match="`model` must be a built"):
-        gbr.strip(unbuilt)
-    subclassed = Subclassed()
-    subclassed(np.zeros((1, 3), "float32"))
-    with pytest.raises(ValueError, match=r"functional or sequential.*Received: model="):
-        gbr.strip(subclassed)
-    inputs = keras.Input((2, 3))
-    hidden = keras.Model(inputs, layers.TimeDistributed(gbr.ENC(layers.Dense(2)))(inputs))
-    with pytest.raises(ValueError, match="holds wrappers of keras_gbr"):
+    for wrong in (unbuilt, layers.Dense(2)):
+        with pytest.raises(ValueError, match="`model` must be a built"):
+            gbr.strip(wrong)
+    hidden = keras.Sequential([keras.Input((3,)), Hidden(name="hidden")])
+    with pytest.raises(ValueError, match=r"'hidden' must not create wrappers.*Wrap the layer"):
         gbr.strip(hidden)
-    with pytest.raises(ValueError, match="`model` must be a built"):
-        gbr.strip(layers.Dense(2))
 
 
 def test_a_plain_model_is_copied():

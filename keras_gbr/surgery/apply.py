@@ -1,0 +1,152 @@
+"""Wrapping the layers of a model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_gbr.layers import ENC, Regularized
+from keras_gbr.measures import check_built
+from keras_gbr.model import GBRMixin, GBRModel
+from keras_gbr.regularizers import resolved
+from keras_gbr.surgery.rebuild import clone, rebuilt
+from keras_gbr.surgery.selection import LayerChange, Layers, cannot_change, selected
+from keras_gbr.wrapping import Reparametrized
+
+
+def apply_enc(
+    model: keras.Model,
+    layers: Layers = None,
+    alpha: float = 1.0,
+    per_filter: bool = True,
+    center: bool = True,
+    learnable_alpha: bool = False,
+    dry_run: bool = False,
+) -> keras.Model | list[LayerChange]:
+    """A new model, in which each layer with a kernel is inside an `ENC`.
+
+    Each layer is wrapped as a whole and keeps its name, weights and `trainable` flag, and so
+    does the model. The given model is not touched, and shares nothing with the new one. That is
+    not compiled.
+
+    A functional or sequential model has the class of the given one, so a `GBRModel` stays one.
+    If that class has a constructor of its own, as the tasks and backbones of KerasHub have, it
+    comes back as a `keras.Model` (a `GBRModel` if it has the mixin) with the same inputs and
+    outputs, without the methods and attributes of the class.
+
+    A subclassed model is made anew from its configuration, with the layers in its attributes
+    replaced. Its constructor knows nothing of that: save its weights, and load them into a model
+    that the same call has made.
+
+    Args:
+        model: A built model: functional, sequential, or a subclassed one that Keras can copy
+            (`get_config`). Models in it are changed as well.
+        layers: Which layers: a function of a layer, a name, or a list of names. A name stands
+            for every layer of that name, of a model in the model too; "encoder/dense" is the
+            one in `encoder`, "encoder" all in it. By default all that have a kernel and are not
+            wrapped, the classifier and embeddings included. A kernel of norm 1 makes small
+            outputs: follow the classifier by batch normalisation, or leave it out.
+        alpha: See `ENC`.
+        per_filter: See `ENC`.
+        center: See `ENC`.
+        learnable_alpha: See `ENC`.
+        dry_run: Whether to return a list of what would be changed, instead of a model.
+
+    Returns:
+        The new model, or a list of `LayerChange`.
+
+    Raises:
+        ValueError: The model is not built or cannot be copied; `layers` chooses nothing or
+            names a layer that is not there; a chosen layer is wrapped already, quantized, has
+            LoRA enabled, or is of a kind that `ENC` does not take; another argument is out of
+            its range.
+
+    Example:
+
+    ```python
+    model = keras.applications.ResNet50(weights=None, classes=10)
+    model = keras_gbr.apply_enc(model, layers=lambda layer: layer.name != "predictions")
+    ```
+
+    Reference:
+        Li, Chen & Yang, "Generalization Bound Regularizer: A Unified Perspective for
+        Understanding Weight Decay", equations 20 to 23.
+    """
+
+    def wrap(layer: keras.Layer, name: str) -> keras.Layer:
+        return ENC(layer, alpha, per_filter, center, learnable_alpha, name=name)
+
+    return _wrapped(model, layers, wrap, _is_unwrapped, dry_run)
+
+
+def apply_regularizer(
+    model: keras.Model, regularizer: Any, layers: Layers = None, dry_run: bool = False
+) -> keras.Model | list[LayerChange]:
+    """A new model, in which a regularizer is added to each kernel.
+
+    It is added to the one that a kernel has. Biases and normalisations have none. In layers that
+    are wrapped already, such as by `ENC`, it sees the raw kernels. All else is as for
+    `apply_enc`.
+
+    Args:
+        model: See `apply_enc`.
+        regularizer: See `Regularized`.
+        layers: See `apply_enc`. By default all that have a kernel.
+        dry_run: See `apply_enc`.
+
+    Returns:
+        The new model, or a list of `LayerChange`.
+
+    Raises:
+        ValueError: As `apply_enc`, or `regularizer` is none.
+
+    Example:
+
+    ```python
+    model = keras_gbr.apply_regularizer(model, keras_gbr.Spectral(0.01))
+    ```
+    """
+    regularizer = resolved("regularizer", regularizer)
+
+    def wrap(layer: keras.Layer, name: str) -> keras.Layer:
+        return Regularized(layer, regularizer, name=name)
+
+    return _wrapped(model, layers, wrap, lambda layer: True, dry_run)
+
+
+def _wrapped(
+    model: keras.Model,
+    layers: Layers,
+    wrap: Callable[[keras.Layer, str], keras.Layer],
+    takes: Callable[[keras.Layer], bool],
+    dry_run: bool,
+) -> keras.Model | list[LayerChange]:
+    check_built(model)
+    places = {id(place.layer): place for place in selected(model, layers, takes)}
+
+    def change(layer: keras.Layer) -> tuple[keras.Layer, keras.Layer]:
+        copy = clone(layer)
+        if id(layer) not in places:
+            return copy, copy
+        try:
+            return wrap(copy, layer.name), copy
+        except ValueError as error:
+            raise cannot_change(places[id(layer)], error) from error
+
+    if dry_run:
+        for place in places.values():
+            change(place.layer)  # for what it refuses
+        return [place.change for place in places.values()]
+    return rebuilt(model, change, _class_for)
+
+
+def _is_unwrapped(layer: keras.Layer) -> bool:
+    return not any(isinstance(part, Reparametrized) for part in layer._flatten_layers())
+
+
+def _class_for(model: keras.Model, plain: type) -> type:
+    """The class of a model if that is made as the plain one is, else the nearest."""
+    constructor = next(cls for cls in type(model).__mro__ if "__init__" in vars(cls))
+    if constructor is GBRModel or constructor.__module__.split(".")[0] == "keras":
+        return type(model)
+    return GBRModel if isinstance(model, GBRMixin) and plain is keras.Model else plain

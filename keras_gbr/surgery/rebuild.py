@@ -1,0 +1,220 @@
+"""Building a model a second time, out of other layers."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_gbr import _validation as check
+from keras_gbr.measures import check_built
+from keras_gbr.surgery import subclassed
+from keras_gbr.surgery.state import copy_own_state, copy_state
+
+# Takes a layer of the old model. Gives the one to put in its place, and which part of that
+# takes over its state; neither is built.
+Change = Callable[[keras.Layer], tuple[keras.Layer, keras.Layer]]
+
+
+def rebuilt(
+    model: keras.Model, change: Change, class_for: Callable[[keras.Model, type], type]
+) -> keras.Model:
+    """A new model with the graph, names, weights and flags of another one.
+
+    Args:
+        model: A built model. It is not touched, and shares nothing with the result.
+        change: See `Change`. It is called once for each layer, not for models.
+        class_for: Takes a functional or sequential model and its plain class, `keras.Model` or
+            `keras.Sequential`; gives the class of the new one.
+
+    Raises:
+        ValueError: The model is not built, or Keras cannot copy it or one of its layers.
+    """
+    check_built(model)
+    rebuild = _Rebuild(change, class_for)
+    new = rebuild.operation(model)
+    rebuild.copy_states()
+    return new
+
+
+def is_graph(model: keras.Model) -> bool:
+    """Whether the layers and connections are all there is to know about how a model computes."""
+    owner = next(cls for cls in type(model).__mro__ if "call" in vars(cls))
+    is_built_up = isinstance(model, (keras.Function, keras.Sequential))
+    return is_built_up and owner.__module__.split(".")[0] == "keras"
+
+
+def clone(
+    layer: keras.Layer, edit: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> keras.Layer:
+    """A new layer of the same configuration.
+
+    Args:
+        layer: The layer.
+        edit: Takes the configuration, gives the one to use.
+
+    Raises:
+        ValueError: Keras cannot make one.
+    """
+    cls = type(layer)
+    try:
+        config = _unbuilt(edit(layer.get_config()))
+        parameters = inspect.signature(cls.__init__).parameters
+        if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+            # Keras adds these to every configuration, and not every constructor takes them.
+            for name in {"trainable", "dtype"} - parameters.keys():
+                config.pop(name, None)
+        with keras.saving.custom_object_scope(_own_classes(layer)):
+            new = cls.from_config(config)
+    except Exception as error:
+        raise check.fail(
+            f"Keras cannot copy {layer.name!r}: `{cls.__name__}.from_config(get_config())` fails "
+            f"with {type(error).__name__}. Give the class a `get_config()` that returns the "
+            "arguments of its constructor.",
+            "layer",
+            layer,
+        ) from error
+    new.name = layer.name
+    _check_is_new(layer, new)
+    if new.dtype_policy != layer.dtype_policy:
+        new.dtype_policy = layer.dtype_policy
+    return new
+
+
+def _check_is_new(old: keras.Layer, new: keras.Layer) -> None:
+    held = {id(part) for part in old._flatten_layers()}
+    for part in new._flatten_layers():
+        if id(part) in held:
+            raise check.fail(
+                f"`{type(old).__name__}.get_config()` must return layers serialized, by "
+                "`keras.saving.serialize_keras_object(layer)`: a copy made from the layer "
+                f"{part.name!r} itself would share it with the given model.",
+                "layer",
+                old,
+            )
+
+
+def _unbuilt(config: Any) -> Any:
+    """A configuration by which no layer is built before it is called.
+
+    Keras builds layers that have no `build` of their own without the layers inside them.
+    """
+    if isinstance(config, (list, tuple)):
+        return type(config)(_unbuilt(part) for part in config)
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: _unbuilt(part)
+        for key, part in config.items()
+        if not (key == "build_config" and "class_name" in config)
+    }
+
+
+def _own_classes(layer: keras.Layer) -> dict[str, type]:
+    """The user's classes in a layer, by which Keras finds those that are not registered."""
+    classes = [type(part) for part in layer._flatten_layers()]
+    return {cls.__name__: cls for cls in classes if cls.__module__.split(".")[0] != "keras"}
+
+
+def _same_operation(old: keras.Operation) -> keras.Operation:
+    """The same operation on tensors, with no memory of those that it was applied to.
+
+    Not every operation has a configuration; none has a state.
+    """
+    new = object.__new__(type(old))
+    vars(new).update(vars(old), _inbound_nodes=[], _outbound_nodes=[])
+    return new
+
+
+class _Rebuild:
+    """The new layers and models by the old ones: what is shared stays shared."""
+
+    def __init__(self, change: Change, class_for: Callable[[keras.Model, type], type]) -> None:
+        self.change = change
+        self.class_for = class_for
+        self.done: dict[int, keras.Operation] = {}
+        self.models: list[keras.Model] = []
+        self.layers: list[tuple[keras.Layer, keras.Layer, keras.Layer]] = []
+        self.owners: dict[int, keras.Layer] = {}
+
+    def operation(self, old: keras.Operation) -> keras.Operation:
+        """The new one in place of a layer, a model or an operation on tensors."""
+        if id(old) not in self.done:
+            self.done[id(old)] = self._made(old)
+        return self.done[id(old)]
+
+    def _made(self, old: keras.Operation) -> keras.Operation:
+        if isinstance(old, keras.Model):
+            self.models.append(old)  # the outer before the inner
+            if not is_graph(old):
+                subclassed.check_class(old)
+                return subclassed.swapped(old, clone(old), self.operation)
+            make = self._stack if isinstance(old, keras.Sequential) else self._graph
+            return make(old)
+        if not isinstance(old, keras.Layer):
+            return _same_operation(old)
+        self._check_owns_its_variables(old)
+        new, heir = self.change(old)
+        self.layers.append((old, new, heir))
+        return new
+
+    def _graph(self, old: keras.Model) -> keras.Model:
+        inputs = keras.tree.map_structure(_same_input, old.input)
+        # `clone_model` would compile the copy of a compiled model, and needs the constructor
+        # of a functional one: it gets one of the same layers that has both.
+        twin = keras.Model(old.input, old.output, name=old.name)
+        new = keras.models.clone_model(twin, input_tensors=inputs, clone_function=self.operation)
+        cls = self.class_for(old, keras.Model)
+        return new if cls is keras.Model else cls(inputs, new.output, name=old.name)
+
+    def _stack(self, old: keras.Sequential) -> keras.Sequential:
+        stack = [self.operation(layer) for layer in old.layers]
+        # There are none where the input is no single tensor.
+        inputs = [_same_input(tensor) for tensor in getattr(old, "inputs", ())]
+        new = self.class_for(old, keras.Sequential)([*inputs, *stack], name=old.name)
+        if not inputs:
+            subclassed.build_like(old, new)
+        return new
+
+    def _check_owns_its_variables(self, layer: keras.Layer) -> None:
+        for variable in layer.variables:
+            owner = self.owners.setdefault(id(variable), layer)
+            if owner is not layer:
+                raise check.fail(
+                    f"Layers {owner.name!r} and {layer.name!r} must not hold the same variable "
+                    f"{variable.path!r}: their copies would each get one of their own. Build "
+                    "the model with one of the two in code.",
+                    "layer",
+                    layer,
+                )
+
+    def copy_states(self) -> None:
+        # Setting the flag of a model or wrapper sets those of all layers inside it.
+        for old in self.models:
+            new = self.done[id(old)]
+            new.trainable = old.trainable
+            new.dtype_policy = old.dtype_policy
+            if not is_graph(old):
+                copy_own_state(old, new)
+        for old, new, heir in self.layers:
+            if not old.built:
+                continue
+            if not new.built:
+                _build(old, new)
+            new.trainable = old.trainable
+            copy_state(old, heir)
+
+
+def _build(old: keras.Layer, new: keras.Layer) -> None:
+    """Builds a layer that no call has built, from the shapes that the old one was built with."""
+    try:
+        new.build_from_config(old.get_build_config())
+    except Exception as error:
+        raise subclassed.cannot_build(old) from error
+    if not new.built:
+        raise subclassed.cannot_build(old)
+
+
+def _same_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """A new input like that of a model, under the name of its input layer."""
+    return clone(tensor._keras_history.operation).output

@@ -1,0 +1,161 @@
+"""Which layers of a model an operation is about."""
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_gbr import _validation as check
+from keras_gbr.kernels import kernels_of
+
+Layers = Callable[[keras.Layer], bool] | str | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """A layer that an operation on a model changes, as `dry_run=True` lists it.
+
+    Attributes:
+        path: The name of the layer, after those of the nested models that it is in: "conv1",
+            "encoder/dense".
+        layer: The name of its class.
+        kernels: Name and shape of each of its kernels.
+
+    Example:
+
+    ```python
+    for change in keras_gbr.apply_enc(model, dry_run=True):
+        print(change)  # conv1 (Conv2D): kernel (3, 3, 3, 64)
+    ```
+    """
+
+    path: str
+    layer: str
+    kernels: tuple[tuple[str, tuple[int, ...]], ...]
+
+    def __str__(self) -> str:
+        kernels = ", ".join(f"{name} {shape}" for name, shape in self.kernels)
+        return f"{self.path} ({self.layer}): {kernels}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A layer of a model and the paths that lead to it."""
+
+    layer: keras.Layer
+    paths: tuple[str, ...]
+
+    @property
+    def has_kernels(self) -> bool:
+        return self.refusal is not None or bool(kernels_of(self.layer))
+
+    @property
+    def refusal(self) -> ValueError | None:
+        """Why the kernels of the layer are none to be changed."""
+        try:
+            kernels_of(self.layer)
+        except ValueError as error:
+            return error
+        return None
+
+    @property
+    def change(self) -> LayerChange:
+        kernels = [(raw.name, tuple(raw.variable.shape)) for raw in kernels_of(self.layer)]
+        return LayerChange(self.paths[0], type(self.layer).__name__, tuple(kernels))
+
+
+def selected(
+    model: keras.Model, layers: Layers, takes: Callable[[keras.Layer], bool]
+) -> list[Place]:
+    """The layers of a model, and of the models in it, to change.
+
+    Args:
+        model: A built model.
+        layers: `None` for every layer with a kernel that `takes` accepts, or a function of a
+            layer, or a name or list of names.
+        takes: Whether a layer can be changed.
+
+    Raises:
+        ValueError: `layers` is none of these, chooses nothing, or names a layer that is not
+            there or cannot be changed.
+    """
+    places = _places(model)
+    if layers is None:
+        chosen = [place for place in places if place.has_kernels and takes(place.layer)]
+    elif callable(layers) and not isinstance(layers, keras.Layer):
+        chosen = [place for place in places if place.has_kernels and layers(place.layer)]
+    else:
+        chosen = _named(places, layers)
+    if layers is not None and not chosen:
+        raise check.fail("`layers` must choose a layer with a kernel.", "layers", layers)
+    for place in chosen:
+        _check(place, takes)
+    return chosen
+
+
+def _places(model: keras.Model) -> list[Place]:
+    paths: dict[int, tuple[keras.Layer, list[str]]] = {}
+    for path, layer in _walk(model, ""):
+        paths.setdefault(id(layer), (layer, []))[1].append(path)
+    return [Place(layer, tuple(found)) for layer, found in paths.values()]
+
+
+def _walk(model: keras.Model, prefix: str) -> Iterator[tuple[str, keras.Layer]]:
+    for layer in model.layers:
+        path = prefix + layer.name
+        if isinstance(layer, keras.Model):
+            yield from _walk(layer, f"{path}/")
+        else:
+            yield path, layer
+
+
+def _named(places: list[Place], layers: Any) -> list[Place]:
+    names = [layers] if isinstance(layers, str) else layers
+    if not isinstance(names, (list, tuple, set)) or not all(isinstance(n, str) for n in names):
+        raise check.fail(
+            "`layers` must be a function of a layer, a name or a list of names.", "layers", layers
+        )
+    chosen = [place for place in places if any(_answers(place, name) for name in names)]
+    for name in names:
+        if not any(_answers(place, name) and place.has_kernels for place in chosen):
+            raise _no_such(places, name)
+    # The name of a nested model stands for those of its layers that have kernels.
+    return [place for place in chosen if place.has_kernels]
+
+
+def _answers(place: Place, name: str) -> bool:
+    return any(f"/{path}".endswith(f"/{name}") or f"/{name}/" in f"/{path}" for path in place.paths)
+
+
+def _no_such(places: list[Place], name: str) -> ValueError:
+    known = [path for place in places if place.has_kernels for path in place.paths]
+    endings = {path.rsplit("/", 1)[-1]: path for path in reversed(known)}
+    candidates = dict.fromkeys([*known, *endings])
+    near = difflib.get_close_matches(name, candidates, n=5, cutoff=0.5) or known[:5]
+    return check.fail(
+        "`layers` must name layers with a kernel. Near that are "
+        f"{', '.join(repr(path) for path in near) or 'none in this model'}.",
+        "layers",
+        name,
+    )
+
+
+def _check(place: Place, takes: Callable[[keras.Layer], bool]) -> None:
+    if place.refusal is not None:
+        raise cannot_change(place, place.refusal) from place.refusal
+    if not takes(place.layer):
+        raise check.fail(
+            f"Layer {place.paths[0]!r} must not be wrapped already, nor hold a wrapped one: one "
+            "function of the kernel at a time. Leave it out with `layers=`.",
+            "layer",
+            place.layer,
+        )
+
+
+def cannot_change(place: Place, reason: ValueError) -> ValueError:
+    """The error for a layer that a wrapper refuses."""
+    return ValueError(
+        f"Layer {place.paths[0]!r} cannot be changed; leave it out with `layers=`. {reason}"
+    )

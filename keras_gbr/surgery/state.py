@@ -1,0 +1,94 @@
+"""What a copy of a layer takes over: weights, random state, vocabularies and flags."""
+
+from collections.abc import Sequence
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import keras
+
+from keras_gbr import _validation as check
+from keras_gbr.kernels import kernels_of
+from keras_gbr.wrapping import Reparametrized, Transparent
+
+
+def copy_state(source: keras.Layer, target: keras.Layer) -> None:
+    """Copies the state of a built layer, and of the layers inside it, to its copy.
+
+    Where `source` is a wrapper of this package and `target` the layer inside it, the kernels
+    become those that the wrapper computes with.
+
+    Args:
+        source: A built layer.
+        target: A built layer of the same configuration, but for wrappers of this package.
+
+    Raises:
+        ValueError: The two do not have the same layers and variables.
+    """
+    trainable, wrappers = source.trainable, []
+    while isinstance(source, Transparent) and not isinstance(target, Transparent):
+        wrappers.append(source)
+        source = source.layer
+        trainable = trainable and source.trainable
+    # The flag goes down to all inner layers, hence before theirs.
+    target.trainable = trainable
+    copy_own_state(source, target)
+    for pair in _aligned(source, _children(source), _children(target)):
+        copy_state(*pair)
+    for wrapper in wrappers:
+        if isinstance(wrapper, Reparametrized):
+            for raw, value in zip(kernels_of(target), wrapper.kernels.values(), strict=True):
+                raw.variable.assign(value)
+
+
+def copy_own_state(source: keras.Layer, target: keras.Layer) -> None:
+    """`copy_state` without the layers inside."""
+    for old, new in _matched(source, _own_variables(source), _own_variables(target)):
+        if tuple(old.shape) != tuple(new.shape):
+            raise _unlike(source, tuple(old.shape), tuple(new.shape))
+        new.assign(old.value)
+        if new.trainable != old.trainable:
+            new.trainable = old.trainable
+    if hasattr(source, "use_cudnn"):  # no part of the configuration
+        target.use_cudnn = source.use_cudnn
+    if hasattr(source, "save_assets"):  # a vocabulary that was adapted
+        with TemporaryDirectory() as folder:
+            source.save_assets(folder)
+            target.load_assets(folder)
+    if hasattr(target, "finalize_state"):  # what a preprocessing layer derives from its weights
+        target.finalize_state()
+
+
+def _children(layer: keras.Layer) -> list[keras.Layer]:
+    return layer.layers if isinstance(layer, keras.Model) else layer._layers
+
+
+def _own_variables(layer: keras.Layer) -> list[Any]:
+    """All state that the layer itself holds, that of random generators included."""
+    inherited = {id(variable) for child in layer._layers for variable in child.variables}
+    return [variable for variable in layer.variables if id(variable) not in inherited]
+
+
+def _matched(layer: keras.Layer, old: Sequence[Any], new: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Variables by their names; in their order where two have the same name.
+
+    Quantizing a layer, for one, leaves its variables in another order than building it so.
+    """
+    by_name = {variable.name: variable for variable in new}
+    if len(by_name) == len(new) and by_name.keys() == {variable.name for variable in old}:
+        new = [by_name[variable.name] for variable in old]
+    return _aligned(layer, old, new)
+
+
+def _aligned(layer: keras.Layer, old: Sequence[Any], new: Sequence[Any]) -> list[tuple[Any, Any]]:
+    if len(old) != len(new):
+        raise _unlike(layer, *([part.name for part in parts] for parts in (old, new)))
+    return list(zip(old, new, strict=True))
+
+
+def _unlike(layer: keras.Layer, expected: Any, found: Any) -> ValueError:
+    return check.fail(
+        f"The configuration of layer {layer.name!r} must describe all of it: a copy that was "
+        f"made from `get_config()` has {found} in place of {expected}. Complete `get_config()`.",
+        "layer",
+        layer,
+    )

@@ -1,0 +1,113 @@
+"""Putting other layers into a model with a `call` of its own."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_gbr import _validation as check
+
+Replace = Callable[[keras.Layer], keras.Layer]
+
+
+def check_class(model: keras.Model) -> None:
+    """Refuses a model that is made from a graph and yet has a `call` of its own.
+
+    Raises:
+        ValueError: `model` is one.
+    """
+    if isinstance(model, (keras.Function, keras.Sequential)):
+        raise check.fail(
+            f"Model {model.name!r} must not have both a graph of layers and a `call` of its own, "
+            "which the graph does not show. Without that `call` it is "
+            "`keras.Model(model.input, model.output)`.",
+            "model",
+            type(model),
+        )
+
+
+def swapped(old: keras.Model, new: keras.Model, replace: Replace) -> keras.Model:
+    """The copy of a model, with the layers in its attributes replaced, and built.
+
+    Args:
+        old: A built model.
+        new: Its copy, not built.
+        replace: Takes a layer of `old`, gives the one that `new` gets.
+
+    Returns:
+        `new`.
+
+    Raises:
+        ValueError: The model keeps a layer where it cannot be replaced, or cannot be built.
+    """
+    new._tracker.unlock()
+    for layer in list(new._layers):
+        new._tracker.untrack(layer)
+    replaced: dict[int, keras.Layer] = {}
+
+    def put(layer: keras.Layer) -> keras.Layer:
+        replaced[id(layer)] = replace(layer)
+        return replaced[id(layer)]
+
+    for name, value in vars(old).items():
+        # The records that Keras and TensorFlow keep follow from the other attributes.
+        if name != "_layers" and not name.startswith("_self_") and _holds_layers(value):
+            setattr(new, name, _mapped(value, put))
+    build_like(old, new)
+    expected = {id(replaced.get(id(layer))) for layer in old._layers}
+    if expected != {id(layer) for layer in new._layers}:
+        raise check.fail(
+            f"Model {old.name!r} must create its layers in its constructor and keep them in "
+            "attributes, or in lists and dicts there: only so can they be replaced. Write the "
+            "layers into the code of the model instead.",
+            "model",
+            type(old),
+        )
+    return new
+
+
+def build_like(old: keras.Model, new: keras.Model) -> None:
+    """Builds a model as the one that it is a copy of was built, as far as Keras knows how.
+
+    Layers may be left unbuilt.
+    """
+    with warnings.catch_warnings():
+        # Keras warns where it cannot; the layers are built one by one then.
+        warnings.simplefilter("ignore")
+        new.build_from_config(old.get_build_config())
+    new.built = True
+
+
+def cannot_build(layer: keras.Layer) -> ValueError:
+    """The error for a layer that Keras cannot build from the shapes that it has noted."""
+    return check.fail(
+        f"Layer {layer.name!r} cannot be built from the shapes that Keras noted when it was "
+        "built. Give its class a `build(input_shape)`, or the model `get_build_config()` and "
+        "`build_from_config()`.",
+        "layer",
+        layer,
+    )
+
+
+def _holds_layers(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_holds_layers(part) for part in value.values())
+    if isinstance(value, (list, tuple, set)):
+        return any(_holds_layers(part) for part in value)
+    return isinstance(value, keras.Layer)
+
+
+def _mapped(value: Any, replace: Replace) -> Any:
+    """A structure of layers and other things with the layers replaced."""
+    if isinstance(value, keras.Layer):
+        return replace(value)
+    if isinstance(value, dict):
+        return {key: _mapped(part, replace) for key, part in value.items()}
+    if isinstance(value, tuple):
+        parts = [_mapped(part, replace) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if isinstance(value, (list, set)):
+        kind = list if isinstance(value, list) else set
+        return kind(_mapped(part, replace) for part in value)
+    return value
