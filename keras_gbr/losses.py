@@ -26,9 +26,10 @@ class _PerSample:
         values = self.loss(y_true, y_pred)
         if len(values.shape) == 0:
             raise ValueError(
-                "A penalty on the gradient of the loss needs the loss of every sample. The loss "
-                f"function {self.loss.name!r} returns one number for the whole batch. Return "
-                "the values of the samples, shape (batch_size,), and leave the mean to Keras. "
+                "A penalty on the gradient of the loss, and training on several replicas, need "
+                f"the loss of every sample. The loss function {self.loss.name!r} returns one "
+                "number for the whole batch. Return the values of the samples, shape "
+                "(batch_size,), and leave the mean to Keras. "
                 f"Received: loss of shape {tuple(values.shape)}"
             )
         means = _sample_means(values)

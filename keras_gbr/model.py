@@ -39,11 +39,13 @@ class _Terms:
             values[f"the penalty `{penalty.name}`"] = value
             weight = penalty.weight_at(forward.step)
             if not (isinstance(weight, float) and weight == 0.0):
-                loss = loss + ops.cast(weight, loss.dtype) * ops.cast(value, loss.dtype)
+                # Gradients are summed over replicas, and so are the losses of each.
+                share = ops.cast(weight, loss.dtype) / backend.num_replicas()
+                loss = loss + share * ops.cast(value, loss.dtype)
         return loss
 
 
-class GBRMixin:
+class GBRMixin(backend.Trainer):
     """Adds `compile(penalties=[...])` to a `keras.Model`; goes before it in a subclass.
 
     `fit` then minimises the compiled loss plus the weighted penalties. Each step runs the model
@@ -154,18 +156,6 @@ class GBRMixin:
             Scalar tensor.
         """
         return self._terms.add_to(loss, forward, {} if values is None else values)
-
-    def train_step(self, *args: Any) -> Any:
-        """One step of `fit`, see `keras.Model.train_step`."""
-        if not (self._terms.penalties or self._terms.check_numerics):
-            return super().train_step(*args)  # type: ignore[misc]
-        return backend.train_step(self, *args)
-
-    def test_step(self, *args: Any) -> Any:
-        """One step of `evaluate`; the penalties are no part of it."""
-        logs = super().test_step(*args)  # type: ignore[misc]
-        names = {metric.name for metric in self._terms.metrics}
-        return {name: value for name, value in logs.items() if name not in names}
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """The configuration that `compile_from_config` takes, penalties included."""

@@ -8,7 +8,7 @@ from keras import layers
 from networks import batch, jacobians, predictions, random_directions, slope, use_float64
 
 import keras_gbr as gbr
-from keras_gbr.backend import second_derivatives
+from keras_gbr.backend.tensorflow import second_derivatives
 
 EAGER, GRAPH, XLA = {"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}
 

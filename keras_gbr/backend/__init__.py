@@ -1,9 +1,16 @@
-"""What differs between the backends of Keras, behind one door: `vjp`, `normal`, `train_step`."""
+"""What differs between the backends of Keras, behind one door."""
 
 import keras
 
 if keras.backend.backend() == "tensorflow":
-    from keras_gbr.backend.tensorflow import compiled, normal, train_step, vjp
+    from keras_gbr.backend.tensorflow import (
+        Trainer,
+        compiled,
+        normal,
+        num_replicas,
+        replica_mean,
+        vjp,
+    )
 else:
     raise ImportError(
         "keras_gbr runs on the TensorFlow backend of Keras so far. Set the environment "
@@ -11,4 +18,4 @@ else:
         f"Received: backend={keras.backend.backend()!r}"
     )
 
-__all__ = ["compiled", "normal", "train_step", "vjp"]
+__all__ = ["Trainer", "compiled", "normal", "num_replicas", "replica_mean", "vjp"]

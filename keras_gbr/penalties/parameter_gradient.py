@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_gbr import backend
 from keras_gbr.forward_pass import ForwardPass
 from keras_gbr.penalties.base import Penalty
 from keras_gbr.precision import at_least_float32
@@ -45,4 +46,11 @@ class ParameterGradient(Penalty):
         gradients = forward.parameter_gradients(
             lambda y_pred: forward.sample_mean(forward.losses(y_pred))
         )
-        return sum(ops.sum(ops.square(at_least_float32(gradient))) for gradient in gradients)
+        gradients = [at_least_float32(gradient) for gradient in gradients]
+        means = [ops.stop_gradient(mean) for mean in backend.replica_mean(gradients)]
+        # 2 <m, g> - |m|^2 is |m|^2 in the mean over the replicas, with m the mean of their g
+        # held constant, and has the gradient of |m|^2 in their sum.
+        return sum(
+            2 * ops.sum(mean * gradient) - ops.sum(ops.square(mean))
+            for mean, gradient in zip(means, gradients, strict=True)
+        )

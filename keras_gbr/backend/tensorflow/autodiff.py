@@ -1,13 +1,16 @@
-"""TensorFlow: pullbacks by gradient tapes, and the train step around them."""
+"""Pullbacks by gradient tapes, random numbers and graphs."""
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-from keras_gbr.backend import numerics, second_derivatives
+from keras_gbr.backend.tensorflow.distribution import replica_id
+
+# Between the seeds of two replicas.
+_REPLICA_STRIDE = 0x61C88647
 
 
 def vjp(
@@ -78,6 +81,9 @@ class _TwiceDifferentiableMoments:
 def normal(shape: tuple[Any, ...], seed: int, step: Any) -> Any:
     """Standard normal float32 numbers that depend on `shape`, `seed` and `step` alone.
 
+    On several replicas each draws numbers of its own. With and without XLA they are the same,
+    which those of `tf.random.stateless_normal` are not.
+
     Args:
         shape: Tuple of whole numbers or scalar tensors.
         seed: Whole number.
@@ -85,57 +91,17 @@ def normal(shape: tuple[Any, ...], seed: int, step: Any) -> Any:
 
     Returns:
         Tensor of `shape`.
+
+    Reference:
+        Box & Muller 1958.
     """
-    pair = tf.stack([tf.cast(seed % 2**31, "int32"), tf.cast(step, "int32")])
-    return tf.random.stateless_normal(tf.stack(shape), pair)
+    seeds = (tf.cast(seed, "int64") + _REPLICA_STRIDE * tf.cast(replica_id(), "int64")) % 2**31
+    pair = tf.stack([tf.cast(seeds, "int32"), tf.cast(step, "int32")])
+    uniform = tf.random.stateless_uniform(tf.stack([2, *shape]), pair, alg="philox")
+    # From [0, 1) to (0, 1]: the logarithm is finite.
+    return tf.sqrt(-2.0 * tf.math.log(1.0 - uniform[0])) * tf.cos(2.0 * math.pi * uniform[1])
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` of tensors as a graph, traced once for each rank of its arguments."""
     return tf.function(function, reduce_retracing=True)
-
-
-def train_step(model: Any, data: Any) -> dict[str, Any]:
-    """One step of `fit`: one forward pass for the loss and all penalties, one update.
-
-    Args:
-        model: A compiled model with the `GBRMixin`.
-        data: A batch `x`, `(x, y)` or `(x, y, sample_weight)`.
-
-    Returns:
-        The logs of the step.
-    """
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        raise ValueError(
-            "Penalties run on one replica so far. Train under a strategy with one device, or "
-            "compile with `penalties=None`. Received: num_replicas_in_sync="
-            f"{tf.distribute.get_strategy().num_replicas_in_sync}"
-        )
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if tf.executing_eagerly() and model.penalties and not model._terms.traced:
-        second_derivatives.require_of(lambda: _penalized(model, x, y, sample_weight)[1])
-        model._terms.traced = True
-    state = numerics.state(model) if model._terms.check_numerics else []
-    with tf.GradientTape() as tape:
-        forward, loss, values = _penalized(model, x, y, sample_weight)
-        model._loss_tracker.update_state(loss, sample_weight=forward.batch_size)
-        scaled_loss = model.optimizer.scale_loss(loss)
-    weights = model.trainable_weights
-    gradients = tape.gradient(scaled_loss, weights)
-    checks = []
-    if model._terms.check_numerics:
-        checks = numerics.require_finite(gradients, values, model, state)
-    with tf.control_dependencies(checks):
-        model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-    return model.compute_metrics(x, y, forward.y_pred, sample_weight=sample_weight)
-
-
-def _penalized(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """The forward pass of a step, the loss with its penalties, and what that consists of."""
-    forward = model.forward_pass(x, y, sample_weight, training=True)
-    loss = model._compute_loss(x, y, forward.y_pred, sample_weight, training=True)
-    values = {"the loss": loss}
-    loss = model.penalized_loss(loss, forward, values)
-    if model.penalties and not tf.executing_eagerly():
-        second_derivatives.require(loss, model)
-    return forward, loss, values

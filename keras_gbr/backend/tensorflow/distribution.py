@@ -1,0 +1,189 @@
+"""Training on several replicas: what Keras gets wrong there, mended or refused.
+
+Under a strategy of `tf.distribute` Keras divides the mean of the loss on each replica by the
+number of replicas and sums the gradients. What is added to the loss is divided alike; a mean
+over the batch is one over all replicas where their parts have the same size.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_gbr import _validation as check
+
+_SUPPORTED = (
+    tf.distribute.MirroredStrategy,
+    tf.distribute.MultiWorkerMirroredStrategy,
+    tf.distribute.OneDeviceStrategy,
+)
+
+
+def num_replicas() -> int:
+    """The number of replicas that take a step together."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def replica_id() -> Any:
+    """The number of this replica, from 0: a whole number or a scalar tensor."""
+    context = tf.distribute.get_replica_context()
+    return 0 if context is None else context.replica_id_in_sync_group
+
+
+def replica_mean(tensors: list[Any]) -> list[Any]:
+    """The means of tensors over the replicas, on each of them."""
+    if num_replicas() == 1:
+        return tensors
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tensors)
+
+
+def as_logs(logs: dict[str, Any]) -> dict[str, Any]:
+    """The logs of a step as Keras can reduce them over several workers: along an axis."""
+    strategy = tf.distribute.get_strategy()
+    is_multi_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    if not (is_multi_worker and strategy.extended._in_multi_worker_mode()):
+        return logs
+    return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
+
+
+def local_batch(strategy: Any, iterator: Any) -> Any:
+    """The part of the first batch of an epoch that is the first replica's here.
+
+    Keras averages the batches of all replicas to learn the shapes, which fails on several
+    workers and where a batch does not divide evenly.
+    """
+    for _, _, batches in iterator:
+        return keras.tree.map_structure(
+            lambda value: strategy.experimental_local_results(value)[0], next(batches)
+        )
+    return None
+
+
+class _ReplicaLocalLosses(threading.local):
+    """The list of losses of a layer, one for each thread and so for each replica.
+
+    Replicas are traced in threads that take turns where they synchronise, as in synchronised
+    batch normalisation. In one list the losses of one would be cleared or read by another.
+    """
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+
+    def extend(self, losses: Any) -> None:
+        self.items.extend(losses)
+
+    def clear(self) -> None:
+        self.items.clear()
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def prepare(model: Any) -> None:
+    """Refuses what cannot run on several replicas, and separates what they would share.
+
+    Args:
+        model: A model, about to train, evaluate or predict.
+
+    Raises:
+        ValueError: The strategy is another one, or the model's variables were made outside it.
+    """
+    strategy = model.distribute_strategy
+    is_default = not (tf.distribute.has_strategy() or model._distribute_strategy)
+    if not is_default and not isinstance(strategy, _SUPPORTED):
+        raise check.fail(
+            "Models run under MirroredStrategy, MultiWorkerMirroredStrategy or "
+            "OneDeviceStrategy. Keras does not support the others.",
+            "strategy",
+            type(strategy).__name__,
+        )
+    if strategy.num_replicas_in_sync == 1:
+        return
+    foreign = [v.path for v in model.variables if not _is_distributed(v)]
+    if foreign:
+        raise check.fail(
+            "All variables of the model must be made inside `with strategy.scope():`; others "
+            "would take different values on each replica. Build, load or clone the model there.",
+            "variables outside the scope",
+            foreign[:5],
+        )
+    for layer in model._flatten_layers():
+        if not isinstance(layer._losses, _ReplicaLocalLosses):
+            vars(layer)["_losses"] = _ReplicaLocalLosses()
+
+
+def _is_distributed(variable: Any) -> bool:
+    return isinstance(variable.value, tf.distribute.DistributedValues)
+
+
+def check_training(model: Any) -> None:
+    """Refuses the settings of `compile` that train wrongly on several replicas.
+
+    Args:
+        model: A compiled model, about to train.
+
+    Raises:
+        ValueError: There are several replicas, and such a setting.
+    """
+    if model.distribute_strategy.num_replicas_in_sync == 1:
+        return
+    for name, applies, reason in _REFUSED:
+        value = applies(model)
+        if value:
+            raise check.fail(f"On several replicas {reason}", name, value)
+
+
+def _of_optimizer(name: str) -> Callable[[Any], Any]:
+    return lambda model: getattr(model.optimizer, name, None)
+
+
+_CLIPPING = "Keras clips gradients before it sums them. Train without, or on one replica."
+# Name, value that makes it apply, and why with the way out.
+_REFUSED: list[tuple[str, Callable[[Any], Any], str]] = [
+    ("clipnorm", _of_optimizer("clipnorm"), _CLIPPING),
+    ("global_clipnorm", _of_optimizer("global_clipnorm"), _CLIPPING),
+    ("clipvalue", _of_optimizer("clipvalue"), _CLIPPING),
+    (
+        "gradient_accumulation_steps",
+        _of_optimizer("gradient_accumulation_steps"),
+        "Keras cannot accumulate gradients. Take a larger batch, or one replica.",
+    ),
+    (
+        "ema_overwrite_frequency",
+        lambda model: model.optimizer.use_ema and model.optimizer.ema_overwrite_frequency,
+        "Keras cannot overwrite the weights by their averages during training. Leave "
+        "`ema_overwrite_frequency` at None: they are overwritten at the end.",
+    ),
+    (
+        "steps_per_execution",
+        lambda model: model.steps_per_execution if model.steps_per_execution > 1 else None,
+        "Keras takes one step at a time. Leave `steps_per_execution` at 1.",
+    ),
+    (
+        "jit_compile",
+        lambda model: model.jit_compile,
+        'TensorFlow does not compile a step with XLA. Leave `jit_compile` at "auto".',
+    ),
+    (
+        "optimizer",
+        lambda model: (
+            isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+            and type(model.optimizer).__name__
+        ),
+        "float16 is not safe: the loss scale looks at one replica alone and lets infinities of "
+        'the others into the weights. Use "mixed_bfloat16", which needs no loss scale.',
+    ),
+    (
+        "check_numerics",
+        lambda model: model._terms.check_numerics,
+        "a step cannot be stopped on all of them. Use `keras.callbacks.TerminateOnNaN`.",
+    ),
+]

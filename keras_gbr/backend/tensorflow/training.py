@@ -1,0 +1,79 @@
+"""The train step, and what training needs around it."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_gbr.backend.tensorflow import distribution, numerics, second_derivatives
+from keras_gbr.losses import per_sample_losses
+
+
+class Trainer:
+    """What the backend puts between the `GBRMixin` and `keras.Model`."""
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step of `fit`, see `keras.Model.train_step`."""
+        if self.penalties or self._terms.check_numerics:  # type: ignore[attr-defined]
+            return distribution.as_logs(_train_step(self, data))
+        return distribution.as_logs(super().train_step(data))  # type: ignore[misc]
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """One step of `evaluate`; the penalties are no part of it."""
+        logs = super().test_step(data)  # type: ignore[misc]
+        names = {penalty.name for penalty in self.penalties}  # type: ignore[attr-defined]
+        logs = {name: value for name, value in logs.items() if name not in names}
+        return distribution.as_logs(logs)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Compiles the step; called by Keras before the first one."""
+        distribution.check_training(self)
+        return super().make_train_function(force)  # type: ignore[misc]
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Compiles the step of `predict`; called by Keras before the first one."""
+        distribution.prepare(self)
+        return super().make_predict_function(force)  # type: ignore[misc]
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        strategy = self._distribute_strategy  # type: ignore[attr-defined]
+        if iterator is not None and strategy is not None:
+            iterator, data_batch = None, distribution.local_batch(strategy, iterator)
+        super()._maybe_symbolic_build(iterator, data_batch)  # type: ignore[misc]
+        distribution.prepare(self)
+
+
+def _train_step(model: Any, data: Any) -> dict[str, Any]:
+    """One forward pass for the loss and all penalties, one update."""
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if tf.executing_eagerly() and model.penalties and not model._terms.traced:
+        second_derivatives.require_of(lambda: _penalized(model, x, y, sample_weight)[1])
+        model._terms.traced = True
+    state = numerics.state(model) if model._terms.check_numerics else []
+    with tf.GradientTape() as tape:
+        forward, loss, values = _penalized(model, x, y, sample_weight)
+        model._loss_tracker.update_state(
+            loss * distribution.num_replicas(), sample_weight=forward.batch_size
+        )
+        scaled_loss = model.optimizer.scale_loss(loss)
+    weights = model.trainable_weights
+    gradients = tape.gradient(scaled_loss, weights)
+    checks = []
+    if model._terms.check_numerics:
+        checks = numerics.require_finite(gradients, values, model, state)
+    with tf.control_dependencies(checks):
+        model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+    return model.compute_metrics(x, y, forward.y_pred, sample_weight=sample_weight)
+
+
+def _penalized(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """The forward pass of a step, the loss with its penalties, and what that consists of."""
+    forward = model.forward_pass(x, y, sample_weight, training=True)
+    if distribution.num_replicas() > 1 and model._compile_loss is not None:
+        per_sample_losses(model._compile_loss, y, forward.y_pred)  # refuses a loss of the batch
+    loss = model._compute_loss(x, y, forward.y_pred, sample_weight, training=True)
+    values = {"the loss": loss}
+    loss = model.penalized_loss(loss, forward, values)
+    if model.penalties and not tf.executing_eagerly():
+        second_derivatives.require(loss, model)
+    return forward, loss, values
