@@ -24,14 +24,12 @@ import keras_gbr as gbr
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def small_resnet(wrap=lambda layer: layer, regularizer=None, widths=(16, 32, 64), blocks=3):
+def small_resnet(widths=(16, 32, 64), blocks=3):
     """The ResNet-20 of He et al. 2016 for 32 x 32 images: inputs and outputs."""
 
     def convolution(x, filters, strides=1):
-        layer = layers.Conv2D(
-            filters, 3, strides, "same", use_bias=False, kernel_regularizer=regularizer
-        )
-        return layers.BatchNormalization()(wrap(layer)(x))
+        layer = layers.Conv2D(filters, 3, strides, "same", use_bias=False)
+        return layers.BatchNormalization()(layer(x))
 
     inputs = keras.Input((32, 32, 3))
     x = layers.ReLU()(convolution(inputs, widths[0]))
@@ -42,39 +40,21 @@ def small_resnet(wrap=lambda layer: layer, regularizer=None, widths=(16, 32, 64)
             y = convolution(y, filters)
             if strides == 2:
                 shortcut = layers.Conv2D(filters, 1, 2, use_bias=False)
-                x = layers.BatchNormalization()(wrap(shortcut)(x))
+                x = layers.BatchNormalization()(shortcut(x))
             x = layers.ReLU()(layers.Add()([x, y]))
     x = layers.GlobalAveragePooling2D()(x)
     return inputs, layers.Dense(10)(x)
 
 
-def resnet50(wrap=None, regularizer=None):
-    """ResNet-50 at 64 x 64 with every convolution and the classifier changed."""
-    model = keras.applications.ResNet50(
+def resnet50():
+    """ResNet-50 at 64 x 64, with logits."""
+    return keras.applications.ResNet50(
         weights=None, input_shape=(64, 64, 3), classifier_activation=None
     )
 
-    def change(layer):
-        config = layer.get_config()
-        if isinstance(layer, layers.Conv2D | layers.Dense):
-            new = type(layer).from_config(
-                {**config, "kernel_regularizer": keras.saving.serialize_keras_object(regularizer)}
-            )
-            return wrap(new, name=layer.name) if wrap else new
-        return type(layer).from_config(config)
 
-    clone = keras.models.clone_model(model, clone_function=change)
-    return clone.input, clone.output
-
-
-def trained(inputs, outputs, penalties=None):
-    """A compiled model; without penalties a plain `keras.Model`."""
-    if penalties is None:
-        model = keras.Model(inputs, outputs)
-        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), LOSS)
-    else:
-        model = gbr.GBRModel(inputs, outputs)
-        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), LOSS, penalties=penalties)
+def compiled(model, **kwargs):
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), LOSS, **kwargs)
     return model
 
 
@@ -94,45 +74,49 @@ def steps(models, size, classes):
 
 def penalties():
     """Penalties and ENC on ResNet-20, 32 x 32 x 3, batch 128."""
+
+    def penalized(*parts):
+        return compiled(gbr.GBRModel(*small_resnet()), penalties=list(parts))
+
     models = {
-        "plain keras.Model": trained(*small_resnet()),
-        "InputGradient": trained(*small_resnet(), [gbr.InputGradient(0.01)]),
-        "Jacobian(num_projections=1)": trained(*small_resnet(), [gbr.Jacobian(0.01)]),
-        "both": trained(*small_resnet(), [gbr.InputGradient(0.01), gbr.Jacobian(0.01)]),
-        "ParameterGradient": trained(*small_resnet(), [gbr.ParameterGradient(0.01)]),
-        "GBRModel, no penalty": trained(*small_resnet(), []),
-        "ENC": trained(*small_resnet(gbr.ENCConv)),
+        "plain keras.Model": compiled(keras.Model(*small_resnet())),
+        "InputGradient": penalized(gbr.InputGradient(0.01)),
+        "Jacobian(num_projections=1)": penalized(gbr.Jacobian(0.01)),
+        "both": penalized(gbr.InputGradient(0.01), gbr.Jacobian(0.01)),
+        "ParameterGradient": penalized(gbr.ParameterGradient(0.01)),
+        "GBRModel, no penalty": penalized(),
+        "ENC": compiled(gbr.apply_enc(keras.Model(*small_resnet()))),
     }
     return steps(models, 128, 10)
 
 
 def enc():
     """ENC on ResNet-50, 64 x 64 x 3, batch 32."""
+    whole = gbr.apply_enc(resnet50(), per_filter=False, center=False)
     models = {
-        "plain keras.Model": trained(*resnet50()),
-        "ENC (22, the default)": trained(*resnet50(gbr.ENC)),
-        "ENC (20, whole kernel)": trained(
-            *resnet50(lambda layer, name: gbr.ENC(layer, per_filter=False, center=False, name=name))
-        ),
+        "plain keras.Model": compiled(resnet50()),
+        "ENC (22, the default)": compiled(gbr.apply_enc(resnet50())),
+        "ENC (20, whole kernel)": compiled(whole),
     }
     return steps(models, 32, 1000)
 
 
 def spectral():
     """Spectral on ResNet-50, 64 x 64 x 3, batch 16."""
+    regularizers = {"keras.regularizers.L2": keras.regularizers.L2, "Spectral": gbr.Spectral}
     models = {
-        "keras.regularizers.L2": trained(*resnet50(regularizer=keras.regularizers.L2(1e-4))),
-        "Spectral": trained(*resnet50(regularizer=gbr.Spectral(1e-4))),
-        "no regularizer": trained(*resnet50()),
+        name: compiled(gbr.apply_regularizer(resnet50(), regularizer(1e-4)))
+        for name, regularizer in regularizers.items()
     }
+    models["no regularizer"] = compiled(resnet50())
     return steps(models, 16, 1000)
 
 
 def strip():
     """Inference of ResNet-50, 64 x 64 x 3, batch 32, with ENC and after `strip`."""
-    with_enc = keras.Model(*resnet50(gbr.ENC))
+    with_enc = gbr.apply_enc(resnet50())
     models = {
-        "plain keras.Model": keras.Model(*resnet50()),
+        "plain keras.Model": resnet50(),
         "strip(ENC model)": gbr.strip(with_enc),
         "ENC model": with_enc,
     }

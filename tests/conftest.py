@@ -6,7 +6,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import pytest
+import tensorflow as tf
 from hypothesis import settings
+
+# Devices for strategies with two and with four replicas; before anything runs on one.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 6
+)
 
 # Derandomised: the same examples on every machine, so a failure is a change of the code.
 settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=60)

@@ -1,0 +1,226 @@
+"""Training on several replicas: as one replica on the same batches, or refused."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_gbr as gbr
+from keras_gbr.backend import normal
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+# Two strategies of one process must not share devices, nor both reduce by collectives.
+DEVICES = {2: ["CPU:4", "CPU:5"], 4: ["CPU:0", "CPU:1", "CPU:2", "CPU:3"]}
+
+
+@functools.cache
+def strategy(replicas):
+    if replicas == 1:
+        return tf.distribute.get_strategy()
+    options = {"cross_device_ops": tf.distribute.ReductionToOneDevice()} if replicas == 4 else {}
+    return tf.distribute.MirroredStrategy(DEVICES[replicas], **options)
+
+
+def images(samples=32, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((samples, 6, 6, 2)).astype("float32")
+    return x, rng.integers(0, 3, samples), rng.uniform(0.5, 2, samples).astype("float32")
+
+
+def network(synchronized=True):
+    """ENC, weight norm, synchronised statistics, and losses of layers before and behind them."""
+    inputs = keras.Input((6, 6, 2))
+    convolution = layers.Conv2D(
+        4, 3, activity_regularizer="l2", kernel_regularizer=gbr.ShiftedL2(0.01)
+    )
+    x = gbr.ENC(convolution, learnable_alpha=True)(inputs)
+    x = layers.BatchNormalization(synchronized=synchronized)(x)
+    x = layers.Activation("tanh", activity_regularizer=keras.regularizers.L2(0.1))(x)
+    head = layers.Dense(3, kernel_constraint=gbr.EqualNorm(2.0), activity_regularizer="l1")
+    x = gbr.WeightNorm(layers.Dense(8, kernel_regularizer=gbr.Spectral(0.01)))(layers.Flatten()(x))
+    return gbr.GBRModel(inputs, head(x))
+
+
+def compiled(replicas, penalties=(), optimizer=None, **kwargs):
+    keras.utils.set_random_seed(1)
+    with strategy(replicas).scope():
+        # One replica has no others to synchronise with.
+        model = network(synchronized=replicas > 1)
+        optimizer = optimizer() if optimizer else keras.optimizers.SGD(0.1, momentum=0.9)
+        model.compile(optimizer, LOSS, metrics=["accuracy"], penalties=list(penalties), **kwargs)
+    return model
+
+
+PENALTIES = {
+    "none": [],
+    "input gradient": [gbr.InputGradient(0.1)],
+    "label gradient": [gbr.InputGradient(0.1, of="label_probability")],
+    "jacobian": [gbr.Jacobian(0.1, num_projections=None)],
+    "parameter gradient": [gbr.ParameterGradient(0.1)],
+    "all": [
+        gbr.InputGradient(keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)),
+        gbr.Jacobian(0.0, num_projections=None),
+        gbr.ParameterGradient(0.1),
+    ],
+}
+OPTIMIZERS = {
+    "sgd": lambda: keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.01),
+    "adam": lambda: keras.optimizers.Adam(0.01, use_ema=True),
+}
+
+
+@functools.cache
+def trained(replicas, penalties, optimizer):
+    """Weights, history, evaluation and predictions after two epochs."""
+    model = compiled(replicas, PENALTIES[penalties], OPTIMIZERS[optimizer])
+    x, y, weights = images()
+    fit = {"batch_size": 8, "epochs": 2, "shuffle": False, "verbose": 0}
+    history = model.fit(x, y, sample_weight=weights, validation_data=(x, y), **fit).history
+    logs = model.evaluate(x, y, batch_size=8, verbose=0, return_dict=True)
+    return model.get_weights(), history, logs, model.predict(x, batch_size=8, verbose=0)
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize(
+    ("penalties", "optimizer"),
+    [*((penalties, "sgd") for penalties in PENALTIES), ("all", "adam"), ("none", "adam")],
+)
+def test_replicas_train_as_one_on_the_same_batches(penalties, optimizer, replicas):
+    one = trained(1, penalties, optimizer)
+    several = trained(replicas, penalties, optimizer)
+    # Adam divides by roots of squared gradients, and with them their roundings.
+    tolerance = 1e-6 if optimizer == "sgd" else 1e-5
+    for expected, actual in zip(one[0], several[0], strict=True):
+        np.testing.assert_allclose(actual, expected, atol=tolerance)
+    for expected, actual in zip(one[1:3], several[1:3], strict=True):
+        assert actual.keys() == expected.keys()
+        for name in expected:
+            np.testing.assert_allclose(actual[name], expected[name], rtol=1e-5)
+    np.testing.assert_allclose(several[3], one[3], atol=10 * tolerance)
+
+
+def test_replicas_draw_projections_of_their_own():
+    def draw():
+        return normal((4000,), 3, 7)
+
+    drawn = strategy(2).experimental_local_results(strategy(2).run(tf.function(draw)))
+    one, other = (values.numpy() for values in drawn)
+    np.testing.assert_array_equal(one, draw())
+    # Independent and standard normal: four standard errors of 4000 numbers.
+    for statistic in (np.mean(one * other), np.mean(other), np.mean(other**2) - 1):
+        assert abs(statistic) < 4 * np.sqrt(2 / 4000)
+
+
+def test_projections_estimate_the_same_penalty_on_replicas():
+    x, y, _ = images(64)
+    values = {}
+    for replicas, projections in [(1, None), (4, 1)]:
+        penalties = [gbr.Jacobian(0.0, num_projections=projections, seed=1)]
+        model = compiled(replicas, penalties, lambda: keras.optimizers.SGD(0.0))
+        history = model.fit(x, y, batch_size=64, epochs=60, shuffle=False, verbose=0).history
+        values[replicas] = np.array(history["jacobian"][1:])
+    # 59 means of 64 estimates with a relative variance below 2.
+    error = np.sqrt(2 / (59 * 64))
+    assert abs(values[4].mean() / values[1].mean() - 1) < 4 * error
+    assert values[4].std() > 0
+
+
+def test_two_epochs_and_two_more_are_four(tmp_path):
+    x, y, _ = images()
+    fit = {"batch_size": 8, "shuffle": False, "verbose": 0}
+    penalties = [gbr.Jacobian(0.1, seed=2), gbr.ParameterGradient(0.1)]
+    straight = compiled(2, penalties)
+    straight.fit(x, y, epochs=4, **fit)
+    first = compiled(2, penalties)
+    first.fit(x, y, epochs=2, **fit)
+    first.save(tmp_path / "model.keras")
+    with strategy(2).scope():
+        resumed = keras.models.load_model(tmp_path / "model.keras")
+    resumed.fit(x, y, epochs=2, **fit)
+    for expected, actual in zip(straight.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-6)
+    # And on one replica, where only the statistics that are synchronised have no partner.
+    alone = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(alone.predict(x, verbose=0), first.predict(x, verbose=0), atol=1e-6)
+
+
+def batch_loss(y_true, y_pred):
+    return keras.ops.mean(keras.losses.sparse_categorical_crossentropy(y_true, y_pred, True))
+
+
+REFUSED = {
+    "clipnorm": {"optimizer": lambda: keras.optimizers.SGD(0.1, clipnorm=1.0)},
+    "global_clipnorm": {"optimizer": lambda: keras.optimizers.SGD(0.1, global_clipnorm=1.0)},
+    "clipvalue": {"optimizer": lambda: keras.optimizers.SGD(0.1, clipvalue=1.0)},
+    "gradient_accumulation_steps": {
+        "optimizer": lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    },
+    "ema_overwrite_frequency": {
+        "optimizer": lambda: keras.optimizers.SGD(0.1, use_ema=True, ema_overwrite_frequency=2)
+    },
+    "optimizer": {"optimizer": lambda: keras.optimizers.LossScaleOptimizer("sgd")},
+    "steps_per_execution": {"steps_per_execution": 2},
+    "jit_compile": {"jit_compile": True},
+    "check_numerics": {"check_numerics": True},
+}
+
+
+@pytest.mark.parametrize("penalties", ["none", "input gradient"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_trains_wrongly_on_replicas_is_refused_before_the_first_step(name, penalties):
+    model = compiled(2, PENALTIES[penalties], **REFUSED[name])
+    before = model.get_weights()
+    x, y, _ = images()
+    with pytest.raises(ValueError, match=rf"On several replicas .*Received: {name}="):
+        model.fit(x, y, batch_size=8, verbose=0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    alone = compiled(1, PENALTIES[penalties], **REFUSED[name])
+    alone.fit(x, y, batch_size=8, verbose=0)
+
+
+def test_a_loss_of_the_whole_batch_is_refused_on_replicas():
+    x, y, _ = images()
+    for replicas in (1, 2):
+        model = compiled(replicas)
+        with strategy(replicas).scope():
+            model.compile("sgd", batch_loss)
+        if replicas == 1:
+            model.fit(x, y, verbose=0)
+            continue
+        with pytest.raises(ValueError, match=r"several replicas, need the loss of every sample"):
+            model.fit(x, y, verbose=0)
+
+
+def test_variables_from_outside_the_scope_are_refused():
+    x, y, _ = images()
+    outside = network(synchronized=False)
+    with strategy(2).scope():
+        model = gbr.GBRModel(outside.inputs, outside.outputs)
+        model.compile("sgd", LOSS)
+        with pytest.raises(ValueError, match=r"inside `with strategy.scope\(\)`.*Received"):
+            model.fit(x, y, verbose=0)
+        with pytest.raises(ValueError, match=r"inside `with strategy.scope\(\)`.*Received"):
+            model.predict(x, verbose=0)
+
+
+def test_strategies_that_keras_does_not_support_are_refused():
+    with tf.distribute.experimental.CentralStorageStrategy(["CPU:0"]).scope():
+        model = network(synchronized=False)
+        model.compile("sgd", LOSS)
+        with pytest.raises(ValueError, match=r"MirroredStrategy.*Received: strategy='Central"):
+            model.fit(*images()[:2], verbose=0)
+
+
+def test_a_second_derivative_that_is_missing_is_refused_on_replicas():
+    with strategy(2).scope():
+        inputs = keras.Input((4, 4, 1))
+        x = layers.UpSampling2D(2, interpolation="bilinear", name="enlarge")(inputs)
+        x = layers.Conv2D(2, 3, activation="tanh")(x)
+        model = gbr.GBRModel(inputs, layers.Dense(2)(layers.Flatten()(x)))
+        model.compile("sgd", "mse", penalties=[gbr.Jacobian(0.1)])
+    with pytest.raises(ValueError, match="enlarge"):
+        model.fit(np.ones((8, 4, 4, 1)), np.ones((8, 2)), batch_size=4, verbose=0)
