@@ -22,6 +22,7 @@ WRAPPERS = {
     "ENCDense": lambda: gbr.ENCDense(layers.Dense(3, use_bias=False), center=False),
     "WeightNorm": lambda: gbr.WeightNorm(layers.Conv2D(3, 2, padding="same")),
     "WeightStandardization": lambda: gbr.WeightStandardization(layers.Dense(3)),
+    "Regularized": lambda: gbr.Regularized(layers.Conv2D(3, 2), gbr.Spectral(0.1)),
 }
 SCHEDULE = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
 PENALTIES = {

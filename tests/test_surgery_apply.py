@@ -203,6 +203,7 @@ def test_a_regularizer_is_added_to_the_raw_kernels_alone():
 
 def test_wrapped_and_regularized_models_survive_saving(tmp_path):
     model = gbr.apply_regularizer(gbr.apply_enc(image_model()), gbr.Spectral())
+    model.compile("sgd", "mse")
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert_same(loaded, model, X, rtol=0)
