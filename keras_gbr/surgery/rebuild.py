@@ -110,7 +110,8 @@ class _Rebuild:
         for old in self.models:
             new = self.done[id(old)]
             new.trainable = old.trainable
-            new.dtype_policy = old.dtype_policy
+            if new.dtype_policy != old.dtype_policy:
+                new.dtype_policy = old.dtype_policy
             if not is_graph(old):
                 copy_own_state(old, new)
         for old, new, heir in self.layers:
