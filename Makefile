@@ -43,6 +43,7 @@ lock:  ## renew the locked versions, needs uv; ARGS="--upgrade" takes newer ones
 	$(LOCK) requirements/build.in --output-file requirements/build.txt
 	$(LOCK) pyproject.toml --extra tensorflow-cpu --extra examples --extra dev \
 		--constraint requirements/build.txt --output-file requirements/lock.txt
+	$(LOCK) --no-deps requirements/keras-hub.in --output-file requirements/keras-hub.txt
 
 LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(ARGS)
@@ -52,7 +53,7 @@ clean:  ## remove the environment and everything generated
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Written last, so that an interrupted installation starts again.
-$(INSTALLED): pyproject.toml requirements/build.txt requirements/lock.txt
+$(INSTALLED): pyproject.toml requirements/build.txt requirements/lock.txt requirements/keras-hub.txt
 	@case ' $(PYTHONS) ' in *' $(or $(VERSION),none) '*) ;; *) \
 		echo 'Python 3.11 to 3.13 is needed; $(PYTHON) is $(or $(VERSION),not there).' \
 			'Name another one: make PYTHON=python3.12 ...' >&2; exit 1;; esac
@@ -69,5 +70,6 @@ $(INSTALLED): pyproject.toml requirements/build.txt requirements/lock.txt
 	@echo 'Installing into $(VENV), this takes a few minutes ...'
 	@$(PIP) --requirement requirements/build.txt
 	@$(PIP) --no-build-isolation --requirement requirements/lock.txt
+	@$(PIP) --no-deps --requirement requirements/keras-hub.txt
 	@$(PIP) --no-build-isolation --no-deps --editable .
 	@touch $@

@@ -160,7 +160,7 @@ class GBRMixin(backend.Trainer):
     def get_compile_config(self) -> dict[str, Any] | None:
         """The configuration that `compile_from_config` takes, penalties included."""
         config = super().get_compile_config()  # type: ignore[misc]
-        if config is not None:
+        if config:  # empty where the model is not compiled
             config["penalties"] = [
                 keras.saving.serialize_keras_object(penalty) for penalty in self._terms.penalties
             ]

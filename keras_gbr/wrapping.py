@@ -35,7 +35,7 @@ class Transparent(keras.layers.Wrapper):
         inner = self.layer
         while isinstance(inner, Transparent):
             inner = inner.layer
-        if _is_built_by_call(inner):
+        if not self.built and _is_built_by_call(inner):
             with keras.name_scope(self.name):
                 inner(*_symbolic(args), **_symbolic(kwargs))
         return super().__call__(*args, **kwargs)

@@ -62,7 +62,6 @@ PENALTIES = {
     "parameter gradient": [gbr.ParameterGradient(0.1)],
     "all": [
         gbr.InputGradient(keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)),
-        gbr.Jacobian(0.0, num_projections=None),
         gbr.ParameterGradient(0.1),
     ],
 }
@@ -86,7 +85,7 @@ def trained(replicas, penalties, optimizer):
 @pytest.mark.parametrize("replicas", [2, 4])
 @pytest.mark.parametrize(
     ("penalties", "optimizer"),
-    [*((penalties, "sgd") for penalties in PENALTIES), ("all", "adam"), ("none", "adam")],
+    [*((penalties, "sgd") for penalties in PENALTIES), ("all", "adam")],
 )
 def test_replicas_train_as_one_on_the_same_batches(penalties, optimizer, replicas):
     one = trained(1, penalties, optimizer)
@@ -117,15 +116,15 @@ def test_replicas_draw_projections_of_their_own():
 def test_projections_estimate_the_same_penalty_on_replicas():
     x, y, _ = images(64)
     values = {}
-    for replicas, projections in [(1, None), (4, 1)]:
+    for replicas, projections in [(1, None), (2, 1)]:
         penalties = [gbr.Jacobian(0.0, num_projections=projections, seed=1)]
         model = compiled(replicas, penalties, lambda: keras.optimizers.SGD(0.0))
-        history = model.fit(x, y, batch_size=64, epochs=60, shuffle=False, verbose=0).history
+        history = model.fit(x, y, batch_size=64, epochs=30, shuffle=False, verbose=0).history
         values[replicas] = np.array(history["jacobian"][1:])
-    # 59 means of 64 estimates with a relative variance below 2.
-    error = np.sqrt(2 / (59 * 64))
-    assert abs(values[4].mean() / values[1].mean() - 1) < 4 * error
-    assert values[4].std() > 0
+    # 29 means of 64 estimates with a relative variance below 2.
+    error = np.sqrt(2 / (29 * 64))
+    assert abs(values[2].mean() / values[1].mean() - 1) < 4 * error
+    assert values[2].std() > 0
 
 
 def test_two_epochs_and_two_more_are_four(tmp_path):
@@ -161,7 +160,9 @@ REFUSED = {
     "ema_overwrite_frequency": {
         "optimizer": lambda: keras.optimizers.SGD(0.1, use_ema=True, ema_overwrite_frequency=2)
     },
-    "optimizer": {"optimizer": lambda: keras.optimizers.LossScaleOptimizer("sgd")},
+    "optimizer": {
+        "optimizer": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+    },
     "steps_per_execution": {"steps_per_execution": 2},
     "jit_compile": {"jit_compile": True},
     "check_numerics": {"check_numerics": True},
@@ -201,9 +202,9 @@ def test_variables_from_outside_the_scope_are_refused():
     with strategy(2).scope():
         model = gbr.GBRModel(outside.inputs, outside.outputs)
         model.compile("sgd", LOSS)
-        with pytest.raises(ValueError, match=r"inside `with strategy.scope\(\)`.*Received"):
+        with pytest.raises(ValueError, match=r"inside `with strategy.scope\(\):`.*Received"):
             model.fit(x, y, verbose=0)
-        with pytest.raises(ValueError, match=r"inside `with strategy.scope\(\)`.*Received"):
+        with pytest.raises(ValueError, match=r"inside `with strategy.scope\(\):`.*Received"):
             model.predict(x, verbose=0)
 
 

@@ -203,6 +203,7 @@ def test_a_regularizer_is_added_to_the_raw_kernels_alone():
 
 def test_wrapped_and_regularized_models_survive_saving(tmp_path):
     model = gbr.apply_regularizer(gbr.apply_enc(image_model()), gbr.Spectral())
+    model.compile("sgd", "mse")
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert_same(loaded, model, X, rtol=0)
@@ -231,6 +232,26 @@ def test_operations_need_no_configuration():
     wrapped = gbr.apply_enc(model)
     assert_same(gbr.strip(wrapped), wrapped, batch((3, 4, 2)))
     assert_same(gbr.strip(model), model, batch((3, 4, 2)), rtol=0)
+
+
+def doubled(x):
+    return 2 * x
+
+
+def test_functions_of_the_user_are_kept():
+    stack = [
+        layers.Dense(4, activation=lambda x: ops.maximum(x, 0.5)),
+        layers.Lambda(lambda x: x + 1),
+        layers.TimeDistributed(layers.Dense(3, activation=doubled)),
+    ]
+    model = keras.Sequential([keras.Input((2, 3)), *stack])
+    wrapped = gbr.apply_enc(model)
+    x = batch((2, 2, 3))
+    assert_same(gbr.strip(wrapped), wrapped, x)
+    assert_same(gbr.strip(model), model, x, rtol=0)
+    hidden = keras.Sequential([keras.Input((2, 3)), layers.TimeDistributed(stack[1])])
+    with pytest.raises(ValueError, match=r"Keras cannot copy 'time.*`def`, not `lambda`"):
+        gbr.strip(hidden)
 
 
 def test_every_layer_keeps_its_precision_and_state():

@@ -63,6 +63,9 @@ def test_layers_in_attributes_lists_and_dicts_are_replaced():
     assert wrapped.body[1][1] is None
     assert isinstance(wrapped.heads["b"].layers[0].get_layer("in_it"), gbr.ENC)
     assert [layer.name for layer in wrapped.layers] == [layer.name for layer in model.layers]
+    assert [part.name for part in wrapped.body[1][0].layer._layers] == [
+        part.name for part in model.body[1][0]._layers
+    ]
     norms = [np.sum(np.asarray(k, "float64") ** 2) for _, k in kernels_in_use(wrapped)]
     np.testing.assert_allclose(norms, [2.0] * 6, rtol=1e-6)
     for old, new in zip(model.variables, wrapped.variables, strict=True):

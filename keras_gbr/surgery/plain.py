@@ -7,7 +7,8 @@ import keras
 from keras_gbr import _validation as check
 from keras_gbr.layers import PACKAGE
 from keras_gbr.model import GBRModel
-from keras_gbr.surgery.rebuild import clone, rebuilt
+from keras_gbr.surgery.copies import clone
+from keras_gbr.surgery.rebuild import rebuilt
 from keras_gbr.wrapping import Transparent
 
 

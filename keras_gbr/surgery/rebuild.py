@@ -1,14 +1,13 @@
 """Building a model a second time, out of other layers."""
 
-import inspect
 from collections.abc import Callable
-from typing import Any
 
 import keras
 
 from keras_gbr import _validation as check
 from keras_gbr.measures import check_built
 from keras_gbr.surgery import subclassed
+from keras_gbr.surgery.copies import clone, same_operation
 from keras_gbr.surgery.state import copy_own_state, copy_state
 
 # Takes a layer of the old model. Gives the one to put in its place, and which part of that
@@ -44,88 +43,6 @@ def is_graph(model: keras.Model) -> bool:
     return is_built_up and owner.__module__.split(".")[0] == "keras"
 
 
-def clone(
-    layer: keras.Layer, edit: Callable[[dict[str, Any]], dict[str, Any]] = dict
-) -> keras.Layer:
-    """A new layer of the same configuration.
-
-    Args:
-        layer: The layer.
-        edit: Takes the configuration, gives the one to use.
-
-    Raises:
-        ValueError: Keras cannot make one.
-    """
-    cls = type(layer)
-    try:
-        config = _unbuilt(edit(layer.get_config()))
-        parameters = inspect.signature(cls.__init__).parameters
-        if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
-            # Keras adds these to every configuration, and not every constructor takes them.
-            for name in {"trainable", "dtype"} - parameters.keys():
-                config.pop(name, None)
-        with keras.saving.custom_object_scope(_own_classes(layer)):
-            new = cls.from_config(config)
-    except Exception as error:
-        raise check.fail(
-            f"Keras cannot copy {layer.name!r}: `{cls.__name__}.from_config(get_config())` fails "
-            f"with {type(error).__name__}. Give the class a `get_config()` that returns the "
-            "arguments of its constructor.",
-            "layer",
-            layer,
-        ) from error
-    new.name = layer.name
-    _check_is_new(layer, new)
-    if new.dtype_policy != layer.dtype_policy:
-        new.dtype_policy = layer.dtype_policy
-    return new
-
-
-def _check_is_new(old: keras.Layer, new: keras.Layer) -> None:
-    held = {id(part) for part in old._flatten_layers()}
-    for part in new._flatten_layers():
-        if id(part) in held:
-            raise check.fail(
-                f"`{type(old).__name__}.get_config()` must return layers serialized, by "
-                "`keras.saving.serialize_keras_object(layer)`: a copy made from the layer "
-                f"{part.name!r} itself would share it with the given model.",
-                "layer",
-                old,
-            )
-
-
-def _unbuilt(config: Any) -> Any:
-    """A configuration by which no layer is built before it is called.
-
-    Keras builds layers that have no `build` of their own without the layers inside them.
-    """
-    if isinstance(config, (list, tuple)):
-        return type(config)(_unbuilt(part) for part in config)
-    if not isinstance(config, dict):
-        return config
-    return {
-        key: _unbuilt(part)
-        for key, part in config.items()
-        if not (key == "build_config" and "class_name" in config)
-    }
-
-
-def _own_classes(layer: keras.Layer) -> dict[str, type]:
-    """The user's classes in a layer, by which Keras finds those that are not registered."""
-    classes = [type(part) for part in layer._flatten_layers()]
-    return {cls.__name__: cls for cls in classes if cls.__module__.split(".")[0] != "keras"}
-
-
-def _same_operation(old: keras.Operation) -> keras.Operation:
-    """The same operation on tensors, with no memory of those that it was applied to.
-
-    Not every operation has a configuration; none has a state.
-    """
-    new = object.__new__(type(old))
-    vars(new).update(vars(old), _inbound_nodes=[], _outbound_nodes=[])
-    return new
-
-
 class _Rebuild:
     """The new layers and models by the old ones: what is shared stays shared."""
 
@@ -152,7 +69,7 @@ class _Rebuild:
             make = self._stack if isinstance(old, keras.Sequential) else self._graph
             return make(old)
         if not isinstance(old, keras.Layer):
-            return _same_operation(old)
+            return same_operation(old)
         self._check_owns_its_variables(old)
         new, heir = self.change(old)
         self.layers.append((old, new, heir))
@@ -193,7 +110,8 @@ class _Rebuild:
         for old in self.models:
             new = self.done[id(old)]
             new.trainable = old.trainable
-            new.dtype_policy = old.dtype_policy
+            if new.dtype_policy != old.dtype_policy:
+                new.dtype_policy = old.dtype_policy
             if not is_graph(old):
                 copy_own_state(old, new)
         for old, new, heir in self.layers:

@@ -32,7 +32,7 @@ def copy_state(source: keras.Layer, target: keras.Layer) -> None:
     # The flag goes down to all inner layers, hence before theirs.
     target.trainable = trainable
     copy_own_state(source, target)
-    for pair in _aligned(source, _children(source), _children(target)):
+    for pair in _aligned(source, children(source), children(target)):
         copy_state(*pair)
     for wrapper in wrappers:
         if isinstance(wrapper, Reparametrized):
@@ -58,7 +58,8 @@ def copy_own_state(source: keras.Layer, target: keras.Layer) -> None:
         target.finalize_state()
 
 
-def _children(layer: keras.Layer) -> list[keras.Layer]:
+def children(layer: keras.Layer) -> list[keras.Layer]:
+    """The layers directly inside a layer or model."""
     return layer.layers if isinstance(layer, keras.Model) else layer._layers
 
 

@@ -14,9 +14,10 @@ class Trainer:
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of `fit`, see `keras.Model.train_step`."""
-        if self.penalties or self._terms.check_numerics:  # type: ignore[attr-defined]
+        own = self.penalties or self._terms.check_numerics  # type: ignore[attr-defined]
+        if own or distribution.num_replicas() > 1:
             return distribution.as_logs(_train_step(self, data))
-        return distribution.as_logs(super().train_step(data))  # type: ignore[misc]
+        return super().train_step(data)  # type: ignore[misc]
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """One step of `evaluate`; the penalties are no part of it."""
