@@ -1,7 +1,7 @@
 """Trains one GBRModel on several workers, and goes on when one of them is killed.
 
     python examples/multi_worker.py                          # two local workers
-    python examples/multi_worker.py --workers 3 --kill-worker
+    python examples/multi_worker.py --workers 4 --kill-worker
 
 Started by hand, the script starts the workers itself, as processes on the loopback address, and
 watches them: if one dies it starts all of them again, as the engine of a cluster does, and they
