@@ -54,6 +54,11 @@ class GBRMixin(backend.Trainer):
     the loss of `evaluate` has no penalties in it. A penalty on an operation that has no second
     derivative, such as bilinear resizing, is refused before the first step.
 
+    Under `tf.distribute.MirroredStrategy` and `MultiWorkerMirroredStrategy` a step is that of one
+    replica on the whole batch, if that divides evenly. An incomplete last batch counts by
+    replica, not by sample: drop it (`drop_remainder=True`). What Keras gets wrong on several
+    replicas is refused.
+
     Without penalties and `check_numerics` a step is Keras' own. A subclass that overrides
     `train_step` replaces the penalties; one that overrides `compute_loss` keeps them, on top of
     what it returns.

@@ -165,6 +165,7 @@ REFUSED = {
     },
     "steps_per_execution": {"steps_per_execution": 2},
     "jit_compile": {"jit_compile": True},
+    "run_eagerly": {"run_eagerly": True},
     "check_numerics": {"check_numerics": True},
 }
 
@@ -202,9 +203,9 @@ def test_variables_from_outside_the_scope_are_refused():
     with strategy(2).scope():
         model = gbr.GBRModel(outside.inputs, outside.outputs)
         model.compile("sgd", LOSS)
-        with pytest.raises(ValueError, match=r"inside `with strategy.scope\(\):`.*Received"):
+        with pytest.raises(ValueError, match=r"strategy.scope\(\):`.*Received"):
             model.fit(x, y, verbose=0)
-        with pytest.raises(ValueError, match=r"inside `with strategy.scope\(\):`.*Received"):
+        with pytest.raises(ValueError, match=r"strategy.scope\(\):`.*Received"):
             model.predict(x, verbose=0)
 
 

@@ -5,6 +5,7 @@ number of replicas and sums the gradients. What is added to the loss is divided 
 over the batch is one over all replicas where their parts have the same size.
 """
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from keras_gbr import _validation as check
+from keras_gbr.losses import per_sample_losses
 
 _SUPPORTED = (
     tf.distribute.MirroredStrategy,
@@ -39,13 +41,18 @@ def replica_mean(tensors: list[Any]) -> list[Any]:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tensors)
 
 
-def as_logs(logs: dict[str, Any]) -> dict[str, Any]:
-    """The logs of a step as Keras can reduce them over several workers: along an axis."""
-    strategy = tf.distribute.get_strategy()
-    is_multi_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-    if not (is_multi_worker and strategy.extended._in_multi_worker_mode()):
-        return logs
-    return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
+def with_reducible_logs(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A step whose logs Keras can reduce over several workers: along an axis of length one."""
+
+    @functools.wraps(step)
+    def run(data: Any) -> Any:
+        logs = step(data)
+        replicas = num_replicas()
+        if replicas == 1 or replicas == len(tf.distribute.get_strategy().extended.worker_devices):
+            return logs
+        return keras.tree.map_structure(lambda value: tf.expand_dims(value, 0), logs)
+
+    return run
 
 
 def local_batch(strategy: Any, iterator: Any) -> Any:
@@ -107,11 +114,14 @@ def prepare(model: Any) -> None:
         )
     if strategy.num_replicas_in_sync == 1:
         return
-    foreign = [v.path for v in model.variables if not _is_distributed(v)]
+    variables = [*model.variables, *model.metrics_variables]
+    variables += model.optimizer.variables if model.optimizer else []
+    foreign = [v.path for v in variables if not _is_distributed(v)]
     if foreign:
         raise check.fail(
-            "All variables of the model must be made inside `with strategy.scope():`; others "
-            "would take different values on each replica. Build, load or clone the model there.",
+            "The variables of the model, its optimizer and its metrics must be made inside `with "
+            "strategy.scope():`; others would take different values on each replica. Build or "
+            "load the model and compile it there.",
             "variables outside the scope",
             foreign[:5],
         )
@@ -139,6 +149,18 @@ def check_training(model: Any) -> None:
         value = applies(model)
         if value:
             raise check.fail(f"On several replicas {reason}", name, value)
+
+
+def check_loss(model: Any, y: Any, y_pred: Any) -> None:
+    """Refuses a loss of the whole batch on several replicas.
+
+    Keras divides a mean over samples by the number of replicas, and such a number not.
+
+    Raises:
+        ValueError: There are several replicas, and such a loss.
+    """
+    if num_replicas() > 1 and model._compile_loss is not None:
+        per_sample_losses(model._compile_loss, y, y_pred)
 
 
 def _of_optimizer(name: str) -> Callable[[Any], Any]:
@@ -171,6 +193,12 @@ _REFUSED: list[tuple[str, Callable[[Any], Any], str]] = [
         "jit_compile",
         lambda model: model.jit_compile,
         'TensorFlow does not compile a step with XLA. Leave `jit_compile` at "auto".',
+    ),
+    (
+        "run_eagerly",
+        lambda model: model.run_eagerly,
+        "eager steps would run at the same time on layers made for one. Leave `run_eagerly` "
+        "out, or debug on one replica.",
     ),
     (
         "optimizer",

@@ -1,12 +1,12 @@
 """The train step, and what training needs around it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_gbr.backend.tensorflow import distribution, numerics, second_derivatives
-from keras_gbr.losses import per_sample_losses
 
 
 class Trainer:
@@ -14,20 +14,28 @@ class Trainer:
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of `fit`, see `keras.Model.train_step`."""
-        own = self.penalties or self._terms.check_numerics  # type: ignore[attr-defined]
-        if own or distribution.num_replicas() > 1:
-            return distribution.as_logs(_train_step(self, data))
+        if self.penalties or self._terms.check_numerics:  # type: ignore[attr-defined]
+            return _train_step(self, data)
         return super().train_step(data)  # type: ignore[misc]
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """One step of `evaluate`; the penalties are no part of it."""
-        logs = super().test_step(data)  # type: ignore[misc]
-        names = {penalty.name for penalty in self.penalties}  # type: ignore[attr-defined]
-        logs = {name: value for name, value in logs.items() if name not in names}
-        return distribution.as_logs(logs)
+        return self._without_penalties(super().test_step(data))  # type: ignore[misc]
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """The loss of a batch, see `keras.Model.compute_loss`."""
+        distribution.check_loss(self, y, y_pred)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)  # type: ignore[misc]
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Compiles the step; called by Keras before the first one."""
+        """Compiles the step of `fit`; called by Keras before the first one."""
         distribution.check_training(self)
         return super().make_train_function(force)  # type: ignore[misc]
 
@@ -36,12 +44,27 @@ class Trainer:
         distribution.prepare(self)
         return super().make_predict_function(force)  # type: ignore[misc]
 
+    def _make_function(self, step_function: Callable[[Any], Any]) -> Any:
+        return super()._make_function(distribution.with_reducible_logs(step_function))  # type: ignore[misc]
+
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         strategy = self._distribute_strategy  # type: ignore[attr-defined]
         if iterator is not None and strategy is not None:
             iterator, data_batch = None, distribution.local_batch(strategy, iterator)
         super()._maybe_symbolic_build(iterator, data_batch)  # type: ignore[misc]
         distribution.prepare(self)
+
+    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
+        # Keras takes the metrics of all replicas where the logs have all metrics. Those of
+        # `evaluate` lack the penalties, and are means of each replica's own.
+        results = self._without_penalties(self.get_metrics_result())  # type: ignore[attr-defined]
+        if isinstance(logs, dict) and logs.keys() == results.keys():
+            return results
+        return super()._get_metrics_result_or_logs(logs)  # type: ignore[misc]
+
+    def _without_penalties(self, logs: dict[str, Any]) -> dict[str, Any]:
+        names = {penalty.name for penalty in self.penalties}  # type: ignore[attr-defined]
+        return {name: value for name, value in logs.items() if name not in names}
 
 
 def _train_step(model: Any, data: Any) -> dict[str, Any]:
@@ -70,8 +93,6 @@ def _train_step(model: Any, data: Any) -> dict[str, Any]:
 def _penalized(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, dict[str, Any]]:
     """The forward pass of a step, the loss with its penalties, and what that consists of."""
     forward = model.forward_pass(x, y, sample_weight, training=True)
-    if distribution.num_replicas() > 1 and model._compile_loss is not None:
-        per_sample_losses(model._compile_loss, y, forward.y_pred)  # refuses a loss of the batch
     loss = model._compute_loss(x, y, forward.y_pred, sample_weight, training=True)
     values = {"the loss": loss}
     loss = model.penalized_loss(loss, forward, values)
