@@ -105,7 +105,7 @@ METHODS = {
         _regularizer(gbr.WEISSI),
         "prod ||W||",
         "log_factor",
-        1e-1,
+        1e-2,
         (1e-2, 3e-2, 1e-1, 2e-1),
     ),
     "shifted-l2": Method(

@@ -102,7 +102,8 @@ def network(shape, classes):
     inputs = x = keras.Input(shape)
     for filters in (16, 32):
         x = gbr.ENCConv(layers.Conv2D(filters, 3, padding="same", use_bias=False))(x)
-        x = layers.ReLU()(layers.BatchNormalization(synchronized=True)(x))
+        # A smooth activation: the roundings that workers differ by do not grow in it.
+        x = layers.Activation("silu")(layers.BatchNormalization(synchronized=True)(x))
     x = layers.GlobalAveragePooling2D()(x)
     model = gbr.GBRModel(inputs, layers.Dense(classes)(x))
     model.compile(
