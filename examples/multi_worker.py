@@ -61,11 +61,8 @@ def work(options: argparse.Namespace) -> None:
     """Trains as one worker of those that the environment names."""
     import tensorflow as tf
 
-    resolver = None
-    if "TF_CONFIG" not in os.environ:
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
     # Made before anything else of TensorFlow: it connects the workers.
-    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster())
     index = strategy.cluster_resolver.task_id or 0
     folder = options.output / f"worker-{index}"
     restore_chiefs_backup(options.output, folder)
@@ -90,6 +87,20 @@ def work(options: argparse.Namespace) -> None:
     # Every worker has the same weights, and saves them to a folder of its own.
     model.save(folder / "model.keras")
     print(f"worker {index}: test accuracy {100 * logs['accuracy']:.1f} %", flush=True)
+
+
+def cluster():
+    """The cluster that TF_CONFIG or, without it, SLURM describes."""
+    import tensorflow as tf
+
+    if "TF_CONFIG" in os.environ:
+        return tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    slurm = tf.distribute.cluster_resolver.SlurmClusterResolver
+    try:
+        return slurm()
+    except (OSError, subprocess.CalledProcessError):  # No `nvidia-smi`, hence no GPU.
+        tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
+        return slurm(gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False)
 
 
 def network(shape, classes):
@@ -252,6 +263,8 @@ def largest_difference(one: Path, other: Path) -> float:
 
 def launch(options: argparse.Namespace) -> None:
     """Trains on local workers, with --kill-worker twice, and reports."""
+    # Raises SystemExit, so that the workers end with the launcher.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     models = train(options, options.output / "undisturbed")
     print(tail(options.output / "undisturbed" / "worker-0.log", 1))
     for model in models[1:]:

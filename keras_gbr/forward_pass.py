@@ -89,7 +89,9 @@ class ForwardPass:
         ]
         if weights:
             values = values * (sum(weights) / len(weights))
-        return ops.mean(values)
+        mean = ops.mean(values)
+        # A replica has no sample where the last batch is smaller than the number of replicas.
+        return ops.where(self.batch_size > 0, mean, ops.zeros_like(mean))
 
     def input_gradients(self, of: Callable[[Any], Any]) -> list[Any]:
         """The gradient of a scalar with respect to the floating-point inputs.

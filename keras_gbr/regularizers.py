@@ -268,12 +268,14 @@ class Sum(_Addable):
     """
 
     def __init__(self, regularizers: Sequence[Any]) -> None:
+        expected = "`regularizers` must be a list of one or more regularizers."
         if not isinstance(regularizers, (list, tuple)) or not regularizers:
-            expected = "`regularizers` must be a list of one or more regularizers."
             raise check.fail(expected, "regularizers", regularizers)
-        self.regularizers = [
-            part for item in regularizers for part in _parts(resolved("regularizers", item))
-        ]
+        try:
+            items = [resolved("regularizers", item) for item in regularizers]
+        except ValueError as error:
+            raise check.fail(expected, "regularizers", regularizers) from error
+        self.regularizers = [part for item in items for part in _parts(item)]
 
     def __call__(self, x: Any) -> Any:
         x = at_least_float32(x)

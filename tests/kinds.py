@@ -7,7 +7,7 @@ from keras import layers
 import keras_gbr as gbr
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable("kinds")
 class Block(layers.Layer):
     """A layer of a user's own that holds others."""
 

@@ -44,13 +44,13 @@ def network(synchronized=True):
     return gbr.GBRModel(inputs, head(x))
 
 
-def compiled(replicas, penalties=(), optimizer=None, **kwargs):
+def compiled(replicas, penalties=(), optimizer=None, loss=LOSS, **kwargs):
     keras.utils.set_random_seed(1)
     with strategy(replicas).scope():
         # One replica has no others to synchronise with.
         model = network(synchronized=replicas > 1)
         optimizer = optimizer() if optimizer else keras.optimizers.SGD(0.1, momentum=0.9)
-        model.compile(optimizer, LOSS, metrics=["accuracy"], penalties=list(penalties), **kwargs)
+        model.compile(optimizer, loss, metrics=["accuracy"], penalties=list(penalties), **kwargs)
     return model
 
 
@@ -82,12 +82,12 @@ def trained(replicas, penalties, optimizer):
     return model.get_weights(), history, logs, model.predict(x, batch_size=8, verbose=0)
 
 
-@pytest.mark.parametrize("replicas", [2, 4])
-@pytest.mark.parametrize(
-    ("penalties", "optimizer"),
-    [*((penalties, "sgd") for penalties in PENALTIES), ("all", "adam")],
-)
-def test_replicas_train_as_one_on_the_same_batches(penalties, optimizer, replicas):
+CASES = [(2, penalties, "sgd") for penalties in PENALTIES]
+CASES += [(2, "all", "adam"), (4, "none", "adam"), (4, "all", "sgd")]
+
+
+@pytest.mark.parametrize(("replicas", "penalties", "optimizer"), CASES)
+def test_replicas_train_as_one_on_the_same_batches(replicas, penalties, optimizer):
     one = trained(1, penalties, optimizer)
     several = trained(replicas, penalties, optimizer)
     # Adam divides by roots of squared gradients, and with them their roundings.
@@ -99,6 +99,60 @@ def test_replicas_train_as_one_on_the_same_batches(penalties, optimizer, replica
         for name in expected:
             np.testing.assert_allclose(actual[name], expected[name], rtol=1e-5)
     np.testing.assert_allclose(several[3], one[3], atol=10 * tolerance)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": keras.losses.SparseCategoricalCrossentropy(True, reduction="sum")},
+        {"optimizer": lambda: keras.optimizers.AdamW(0.01, loss_scale_factor=8.0)},
+    ],
+    ids=["sum", "scaled"],
+)
+def test_settings_that_replicas_keep(settings):
+    x, y, _ = images(16)
+    weights = []
+    for replicas in (1, 2):
+        model = compiled(replicas, [gbr.InputGradient(0.1)], **settings)
+        model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for expected, actual in zip(*weights, strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [7, 5])
+def test_batches_that_do_not_divide_run(samples):
+    """The last batch has samples for some of the replicas, or for one alone."""
+    x, y, _ = images(samples)
+    with strategy(2).scope():
+        inputs = keras.Input((6, 6, 2))
+        hidden = layers.Dense(4, activation="tanh")(layers.Flatten()(inputs))
+        model = gbr.GBRModel(inputs, layers.Dense(3)(hidden))
+        penalties = [gbr.InputGradient(0.1), gbr.ParameterGradient(0.1)]
+        model.compile("sgd", LOSS, penalties=penalties)
+    history = model.fit(x, y, batch_size=4, verbose=0).history
+    assert np.isfinite(list(history.values())).all()
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    assert model.predict(x, batch_size=4, verbose=0).shape == (samples, 3)
+
+
+def test_metrics_are_those_of_all_replicas():
+    """The area under the curve of the whole is not the mean of those of the parts."""
+    x, y, _ = images()
+    areas = []
+    for replicas in (1, 2):
+        keras.utils.set_random_seed(1)
+        with strategy(replicas).scope():
+            inputs = keras.Input((6, 6, 2))
+            outputs = layers.Dense(1, activation="sigmoid")(layers.Flatten()(inputs))
+            model = gbr.GBRModel(inputs, outputs)
+            auc = keras.metrics.AUC()
+            penalties = [gbr.Jacobian(0.1)]
+            model.compile("sgd", "binary_crossentropy", metrics=[auc], penalties=penalties)
+        history = model.fit(x, y > 0, batch_size=8, shuffle=False, verbose=0).history
+        logs = model.evaluate(x, y > 0, batch_size=8, verbose=0, return_dict=True)
+        areas.append([history["auc"][0], logs["auc"]])
+    np.testing.assert_allclose(areas[1], areas[0], atol=1e-6)
 
 
 def test_replicas_draw_projections_of_their_own():

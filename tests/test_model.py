@@ -2,8 +2,6 @@
 
 import pathlib
 import pickle
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -333,26 +331,3 @@ def test_a_model_without_inputs_is_refused_with_the_way_out():
 
     with pytest.raises(ValueError, match=r"class Net\(keras_gbr.GBRMixin, keras.Model\)"):
         Wrong()
-
-
-REPLICAS = """
-import keras, numpy as np, tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import keras_gbr as gbr
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    inputs = keras.Input((3,))
-    model = gbr.GBRModel(inputs, keras.layers.Dense(2)(inputs))
-    model.compile("sgd", "mse", penalties=[gbr.Jacobian(0.1)])
-try:
-    model.fit(np.zeros((4, 3)), np.zeros((4, 2)), verbose=0)
-except ValueError as error:
-    assert "one replica so far" in str(error) and "num_replicas_in_sync=2" in str(error), error
-else:
-    raise SystemExit("accepted")
-"""
-
-
-def test_several_replicas_are_refused():
-    done = subprocess.run([sys.executable, "-c", REPLICAS], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -1,8 +1,10 @@
 """Several workers: as one, and when one is killed as if none had been."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -69,3 +71,19 @@ def test_a_training_that_does_not_end_is_stopped(tmp_path):
     done = run("--smoke", "--timeout", 1, "--output", tmp_path)
     assert done.returncode == 1
     assert "error: no end after 1 seconds (--timeout)" in done.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_the_launcher(tmp_path, how):
+    launcher = subprocess.Popen(
+        [sys.executable, SCRIPT, "--output", tmp_path], stderr=subprocess.PIPE
+    )
+    log = tmp_path / "undisturbed" / "worker-1.log"
+    deadline = time.monotonic() + 60
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    launcher.send_signal(how)
+    launcher.communicate(timeout=60)
+    assert launcher.returncode != 0
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    assert str(tmp_path) not in listed.stdout
