@@ -146,7 +146,7 @@ def test_metrics_are_those_of_all_replicas():
             inputs = keras.Input((6, 6, 2))
             outputs = layers.Dense(1, activation="sigmoid")(layers.Flatten()(inputs))
             model = gbr.GBRModel(inputs, outputs)
-            auc = keras.metrics.AUC()
+            auc = keras.metrics.AUC(name="auc")
             penalties = [gbr.Jacobian(0.1)]
             model.compile("sgd", "binary_crossentropy", metrics=[auc], penalties=penalties)
         history = model.fit(x, y > 0, batch_size=8, shuffle=False, verbose=0).history
