@@ -115,7 +115,8 @@ def prepare(model: Any) -> None:
     if strategy.num_replicas_in_sync == 1:
         return
     variables = [*model.variables, *model.metrics_variables]
-    variables += model.optimizer.variables if model.optimizer else []
+    optimizer = getattr(model, "optimizer", None)  # a model may predict without one
+    variables += optimizer.variables if optimizer else []
     foreign = [v.path for v in variables if not _is_distributed(v)]
     if foreign:
         raise check.fail(
