@@ -10,6 +10,8 @@ INSTALLED := $(VENV)/.installed-$(VERSION)
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 
+PYTEST = $(PY) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
@@ -25,7 +27,10 @@ demo: $(INSTALLED)  ## compare the methods on a small problem
 	$(PY) examples/compare_methods.py $(ARGS)
 
 test: lint  ## lint and run the tests
-	$(PY) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(ARGS)
+	@# The matrix has processes of its own: TensorFlow keeps every XLA program until its process
+	@# ends. pytest answers 5 where ARGS select no test of a part.
+	@$(PYTEST) -m 'not matrix' $(ARGS); rest=$$?; $(PYTEST) -m matrix $(ARGS); \
+		case "$$rest $$?" in '0 0'|'0 5'|'5 0') ;; *) exit 1;; esac
 
 lint: $(INSTALLED)  ## check style and types
 	$(PY) -m ruff check .

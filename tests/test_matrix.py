@@ -140,6 +140,7 @@ def deviation(actual, expected):
 TOLERANCES = {"float32": 3e-4, "mixed_float16": 0.03, "mixed_bfloat16": 0.15}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("policy", TOLERANCES)
 @pytest.mark.parametrize(("name", "kind"), list(combinations()))
 def test_every_class_over_every_layer(name, kind, policy, tmp_path):
