@@ -114,7 +114,7 @@ def network(shape, classes):
     for filters in (16, 32):
         x = gbr.ENCConv(layers.Conv2D(filters, 3, padding="same", use_bias=False))(x)
         # A smooth activation: the roundings that workers differ by do not grow in it.
-        x = layers.Activation("silu")(layers.BatchNormalization(synchronized=True)(x))
+        x = layers.Activation("silu")(layers.BatchNormalization(momentum=0.9, synchronized=True)(x))
     x = layers.GlobalAveragePooling2D()(x)
     model = gbr.GBRModel(inputs, layers.Dense(classes)(x))
     model.compile(
