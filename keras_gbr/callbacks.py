@@ -1,86 +1,191 @@
-"""A callback that watches the GBR and the kernel norms of a model in training."""
+"""A callback that measures a model in training."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
-from keras import ops
 
 from keras_gbr import _validation as check
-from keras_gbr.kernels import as_matrix
-from keras_gbr.measures import as_arrays, check_arguments, check_built, gbr_measure
-from keras_gbr.norms import frobenius_norm
-from keras_gbr.wrapping import kernels_in_use
+from keras_gbr import measures as measure
+from keras_gbr.measures.data import Data
+from keras_gbr.measures.dense_chain import dense_chain
+from keras_gbr.measures.jacobian import check_settings
+from keras_gbr.structure import check_built
+
+Measure = str | Callable[[keras.Model, Any, Any], float | Mapping[str, float]]
+
+
+class _Samples(NamedTuple):
+    """What is measured on, as it was given, and the prefix of the names that come of it."""
+
+    prefix: str
+    x: Any
+    y: Any = None
+    sample_weight: Any = None
 
 
 class GBRMonitor(keras.callbacks.Callback):
-    """Adds the GBR and the kernel norms to the logs at the end of each epoch.
+    """Adds measures of the model to the logs at the end of each epoch.
 
-    The progress bar, `History`, `CSVLogger` and `TensorBoard` then have them: `gbr` for
-    `measures.gbr(model, x)`, and `kernel_norm/<layer>` for the Frobenius norm of the kernel
-    that each layer computes with (under `ENC` that is the root of alpha). Put it before
-    callbacks that write logs.
+    The progress bar, `History`, `CSVLogger` and `TensorBoard` then have them. Put it before
+    callbacks that write logs, or that watch one of these names.
+
+    | measure | names in the logs |
+    |---|---|
+    | `"gbr"` | `gbr`; with `standard_error=True` also `gbr_error` |
+    | `"kernel_norms"` | `kernel_norm/<layer>` |
+    | `"weight_bound"` | `weight_bound/product`, `weight_bound/mean_power` |
+    | `"gradient_transfer"` | `gradient_transfer/left`, `gradient_transfer/right`: means |
+    | `"check_penalty"` | `check_penalty/<penalty>`: the largest error on the first batch |
+    | a function | its name, or the keys of what it returns |
+
+    Measures of the data are taken on the validation data too, under names that begin with
+    `val_`; those of the weights alone are not.
 
     Args:
-        x: Inputs to measure on, as `measures.gbr` takes them; a few hundred samples do.
+        x: Samples to measure on, as `measures.gbr` takes them; a few hundred do.
+        y: Their labels, for measures that need them. A dataset brings its own.
+        validation_data: As in `fit`: `(x, y)`, `(x, y, sample_weight)` or a dataset; or inputs
+            alone. A tuple is always inputs and labels.
+        measures: A list of the names above, which are those of the functions in
+            `keras_gbr.measures`, and of functions `(model, x, y)` that return a float or a dict
+            of floats. They get `x` and `y` as they are given here.
         of: See `measures.gbr`.
         num_projections: See `measures.gbr`.
+        standard_error: See `measures.gbr`.
         batch_size: See `measures.gbr`.
-        kernel_norms: Whether the kernel norms are added.
+        freq: Whole number of epochs: measured is after the first, and each `freq` epochs from
+            there on. The other epochs have no such logs.
         verbose: See `measures.gbr`.
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of its range; or at the begin of training: the model is
+            none that a measure is for.
 
     Example:
 
     ```python
-    history = model.fit(x, y, callbacks=[keras_gbr.GBRMonitor(x_val[:200])])
-    history.history["gbr"]
+    monitor = keras_gbr.GBRMonitor(x_train[:200], validation_data=(x_val[:200], y_val[:200]))
+    history = model.fit(x_train, y_train, callbacks=[monitor])
+    history.history["gbr"], history.history["val_gbr"]
     ```
     """
 
     def __init__(
         self,
         x: Any,
+        y: Any = None,
+        validation_data: Any = None,
+        measures: Sequence[Measure] = ("gbr", "kernel_norms"),
         of: str = "output",
         num_projections: int | None = None,
+        standard_error: bool = False,
         batch_size: int = 32,
-        kernel_norms: bool = True,
+        freq: int = 1,
         verbose: str | int = "auto",
     ) -> None:
         super().__init__()
-        self.x = as_arrays(x)
-        self.kernel_norms = check.boolean("kernel_norms", kernel_norms)
-        self._settings = (of, num_projections, batch_size, 0, verbose)
-        check_arguments(*self._settings)
-        self._measure: Callable[[Any], float] | None = None
+        check_settings(of, num_projections, 0, standard_error, verbose)
+        self.batch_size = check.integer("batch_size", batch_size)
+        self.freq = check.integer("freq", freq)
+        self.measures = _checked(measures)
+        self.of, self.num_projections, self.verbose = of, num_projections, verbose
+        self.standard_error = standard_error
+        self._samples = [_Samples("", x, y)]
+        if validation_data is not None:
+            parts = validation_data if isinstance(validation_data, tuple) else (validation_data,)
+            self._samples.append(_Samples("val_", *parts))
+        for _, *data in self._samples:
+            Data(*data, batch_size=batch_size)
 
-    def set_model(self, model: keras.Model) -> None:
-        """Takes the model that `fit` trains; called by Keras."""
-        super().set_model(model)
-        self._measure = gbr_measure(model, *self._settings)
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Refuses a model that a measure is not for; called by Keras."""
+        if self.model.built:
+            for name in self.measures:
+                _REQUIRED.get(name, check_built)(self.model)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Measures and adds to `logs`; called by Keras."""
-        if logs is None or self._measure is None:
+        if logs is None or epoch % self.freq:
             return
-        check_built(self.model)
-        logs["gbr"] = self._measure(self.x)
-        if self.kernel_norms:
-            logs.update(kernel_norms(self.model))
+        for samples in self._samples:
+            for each in self.measures:
+                if samples.prefix and each in _OF_WEIGHTS:
+                    continue
+                values = self._measured(each, samples)
+                logs.update({samples.prefix + name: float(v) for name, v in values.items()})
+
+    def _measured(self, each: Measure, samples: _Samples) -> Mapping[str, Any]:
+        if isinstance(each, str):
+            return _MEASURES[each](self, samples)
+        value = each(self.model, samples.x, samples.y)
+        is_several = isinstance(value, Mapping)
+        return value if is_several else {getattr(each, "__name__", type(each).__name__): value}
+
+    def _gbr(self, samples: _Samples) -> dict[str, float]:
+        value, error = measure.gbr(
+            self.model,
+            samples.x,
+            self.of,
+            self.num_projections,
+            self.batch_size,
+            standard_error=True,
+            verbose=self.verbose,
+        )
+        return {"gbr": value, "gbr_error": error} if self.standard_error else {"gbr": value}
+
+    def _kernel_norms(self, samples: _Samples) -> dict[str, float]:
+        norms = measure.kernel_norms(self.model)
+        return {f"kernel_norm/{name}": norm for name, norm in norms.items()}
+
+    def _weight_bound(self, samples: _Samples) -> dict[str, float]:
+        bound = measure.weight_bound(self.model)._asdict()
+        return {f"weight_bound/{name}": value for name, value in bound.items()}
+
+    def _gradient_transfer(self, samples: _Samples) -> dict[str, float]:
+        sides = measure.gradient_transfer(self.model, samples.x, samples.y, self.batch_size)
+        return {
+            "gradient_transfer/left": sides.left.mean(),
+            "gradient_transfer/right": sides.right.mean(),
+        }
+
+    def _check_penalty(self, samples: _Samples) -> dict[str, float]:
+        _, *data = samples
+        x, y, sample_weight, _ = next(iter(Data(*data, batch_size=self.batch_size)))
+        found = measure.check_penalty(self.model, x, y, sample_weight, verbose=self.verbose)
+        errors: dict[str, float] = {}
+        for row in found.rows:
+            name = f"check_penalty/{row.penalty}"
+            errors[name] = max(errors.get(name, 0.0), row.error)
+        return errors
 
 
-def kernel_norms(model: keras.Model) -> dict[str, float]:
-    """The Frobenius norms of the kernels that a model computes with.
+_MEASURES: dict[str, Callable[[GBRMonitor, _Samples], dict[str, float]]] = {
+    "gbr": GBRMonitor._gbr,
+    "kernel_norms": GBRMonitor._kernel_norms,
+    "weight_bound": GBRMonitor._weight_bound,
+    "gradient_transfer": GBRMonitor._gradient_transfer,
+    "check_penalty": GBRMonitor._check_penalty,
+}
+# Measures that do not depend on data.
+_OF_WEIGHTS = ("kernel_norms", "weight_bound")
+# What refuses a model that the measure is not for.
+_REQUIRED: dict[Any, Callable[[keras.Model], Any]] = {
+    "weight_bound": measure.weight_bound,
+    "gradient_transfer": dense_chain,
+}
 
-    Args:
-        model: A built model.
 
-    Returns:
-        Floats by `kernel_norm/<layer name>`, followed by `/<kernel>` in a layer with several.
-    """
-    return {
-        f"kernel_norm/{name}": float(ops.convert_to_numpy(frobenius_norm(as_matrix(kernel, ()))))
-        for name, kernel in kernels_in_use(model)
-    }
+def _checked(measures: Any) -> list[Measure]:
+    known = isinstance(measures, (list, tuple)) and all(
+        callable(each) or (isinstance(each, str) and each in _MEASURES) for each in measures
+    )
+    if not known or not measures:
+        names = ", ".join(repr(name) for name in _MEASURES)
+        raise check.fail(
+            f"`measures` must be a list of names out of {names}, and of functions "
+            "(model, x, y) that return a float or a dict of floats.",
+            "measures",
+            measures,
+        )
+    return list(measures)

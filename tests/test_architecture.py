@@ -11,7 +11,7 @@ ROOT = pathlib.Path(keras_gbr.__file__).parent
 # Each module imports from rows above its own, or from its own package.
 ORDER = [
     ["_validation", "precision"],
-    ["kernels"],
+    ["kernels", "structure"],
     ["norms", "equal_norm", "losses"],
     ["regularizers", "constraints", "wrapping"],
     ["layers"],

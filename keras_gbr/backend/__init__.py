@@ -6,9 +6,12 @@ if keras.backend.backend() == "tensorflow":
     from keras_gbr.backend.tensorflow import (
         Trainer,
         compiled,
+        is_dataset,
         normal,
+        num_batches,
         num_replicas,
         replica_mean,
+        require_second_derivatives,
         vjp,
     )
 else:
@@ -18,4 +21,14 @@ else:
         f"Received: backend={keras.backend.backend()!r}"
     )
 
-__all__ = ["Trainer", "compiled", "normal", "num_replicas", "replica_mean", "vjp"]
+__all__ = [
+    "Trainer",
+    "compiled",
+    "is_dataset",
+    "normal",
+    "num_batches",
+    "num_replicas",
+    "replica_mean",
+    "require_second_derivatives",
+    "vjp",
+]

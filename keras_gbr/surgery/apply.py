@@ -6,9 +6,9 @@ from typing import Any
 import keras
 
 from keras_gbr.layers import ENC, Regularized
-from keras_gbr.measures import check_built
 from keras_gbr.model import GBRMixin, GBRModel
 from keras_gbr.regularizers import resolved
+from keras_gbr.structure import check_built
 from keras_gbr.surgery.copies import clone
 from keras_gbr.surgery.rebuild import rebuilt
 from keras_gbr.surgery.selection import LayerChange, Layers, cannot_change, selected

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 
 from keras_gbr import _validation as check
-from keras_gbr.measures import check_built
+from keras_gbr.structure import check_built, is_graph
 from keras_gbr.surgery import subclassed
 from keras_gbr.surgery.copies import clone, same_operation
 from keras_gbr.surgery.state import copy_own_state, copy_state
@@ -34,13 +34,6 @@ def rebuilt(
     new = rebuild.operation(model)
     rebuild.copy_states()
     return new
-
-
-def is_graph(model: keras.Model) -> bool:
-    """Whether the layers and connections are all there is to know about how a model computes."""
-    owner = next(cls for cls in type(model).__mro__ if "call" in vars(cls))
-    is_built_up = isinstance(model, (keras.Function, keras.Sequential))
-    return is_built_up and owner.__module__.split(".")[0] == "keras"
 
 
 class _Rebuild:

@@ -1,7 +1,21 @@
 """TensorFlow."""
 
 from keras_gbr.backend.tensorflow.autodiff import compiled, normal, vjp
+from keras_gbr.backend.tensorflow.datasets import is_dataset, num_batches
 from keras_gbr.backend.tensorflow.distribution import num_replicas, replica_mean
+from keras_gbr.backend.tensorflow.second_derivatives import (
+    require as require_second_derivatives,
+)
 from keras_gbr.backend.tensorflow.training import Trainer
 
-__all__ = ["Trainer", "compiled", "normal", "num_replicas", "replica_mean", "vjp"]
+__all__ = [
+    "Trainer",
+    "compiled",
+    "is_dataset",
+    "normal",
+    "num_batches",
+    "num_replicas",
+    "replica_mean",
+    "require_second_derivatives",
+    "vjp",
+]

@@ -1,5 +1,6 @@
 """Pullbacks by gradient tapes, random numbers and graphs."""
 
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -96,5 +97,7 @@ def normal(shape: tuple[Any, ...], seed: int, step: Any) -> Any:
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of tensors as a graph, traced once for each rank of its arguments."""
-    return tf.function(function, reduce_retracing=True)
+    """`function` of tensors as a graph, traced again at most where another length varies."""
+    # A partial has call statistics of its own. TensorFlow keeps those of a function by its
+    # code, and takes one for many models for one that is traced over and over.
+    return tf.function(functools.partial(function), autograph=False, reduce_retracing=True)

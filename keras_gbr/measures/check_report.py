@@ -1,0 +1,71 @@
+"""What a comparison of gradients with differences found."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Comparison(NamedTuple):
+    """The slope of a penalty along a change of the weights of one layer.
+
+    Attributes:
+        penalty: Name of the penalty.
+        layer: Path of the layer: "conv1", "encoder/dense".
+        analytic: The slope by the gradient that training takes.
+        numeric: The slope by central differences.
+        noise: How far `numeric` may be off, relative to the larger of the two.
+        error: By how much the two differ beyond that, relative to the larger of the two.
+    """
+
+    penalty: str
+    layer: str
+    analytic: float
+    numeric: float
+    noise: float
+    error: float
+
+
+@dataclass(frozen=True)
+class PenaltyCheck:
+    """The gradients of penalties against central differences, see `check_penalty`.
+
+    Attributes:
+        rows: A `Comparison` for each penalty and layer.
+        reasons: What is known of the causes, such as an operation without second derivative.
+    """
+
+    rows: tuple[Comparison, ...]
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def max_error(self) -> float:
+        """The largest error of all rows."""
+        return max(row.error for row in self.rows)
+
+    def ok(self, tolerance: float = 1e-3) -> bool:
+        """Whether no error is above `tolerance`."""
+        return not self.off(tolerance)
+
+    def off(self, tolerance: float = 1e-3) -> list[Comparison]:
+        """The rows whose error is above `tolerance`."""
+        return [row for row in self.rows if not row.error <= tolerance]
+
+    def __str__(self) -> str:
+        """A table, with a word on what is off, or too noisy to tell."""
+        header = ("penalty", "layer", "analytic", "numeric", "noise", "error", "")
+        cells = [header, *(_cells(row, row in self.off()) for row in self.rows)]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if column < 2 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row[:-1], widths, strict=False))
+            )
+            + f"  {row[-1]}"
+            for row in cells
+        ]
+        return "\n".join([*(line.rstrip() for line in lines), *self.reasons])
+
+
+def _cells(row: Comparison, is_off: bool) -> tuple[str, ...]:
+    numbers = (f"{row.analytic:.6g}", f"{row.numeric:.6g}", f"{row.noise:.1e}", f"{row.error:.1e}")
+    verdict = "off" if is_off else "noisy" if row.noise > 0.1 else ""
+    return (row.penalty, row.layer, *numbers, verdict)

@@ -1,0 +1,188 @@
+"""The slopes of a penalty along changes of the weights."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gbr import backend
+from keras_gbr.forward_pass import ForwardPass
+from keras_gbr.measures.check_report import Comparison
+from keras_gbr.penalties import Penalty
+
+# Points of the line that the rounding of a penalty is estimated on, and its part of a step.
+_NOISE_POINTS, _NOISE_PART = 8, 1 / 64
+# The longest step, relative to the weights, that rounding leads to.
+_LONGEST_STEP = 0.05
+# How many times the change from one step to one twice as long a slope may be off. Curvature
+# comes to a third of that change; one jump, where a unit switches, to twice.
+_SAFETY = 2.5
+
+
+class Slopes:
+    """The slopes of one penalty on one batch, by its gradient and by differences.
+
+    Args:
+        model: The model.
+        penalty: The penalty.
+        batch: Inputs, labels and weights of the samples.
+        restore: Brings the model back to the state that every evaluation starts from.
+    """
+
+    def __init__(
+        self, model: keras.Model, penalty: Penalty, batch: Any, restore: Callable[[], None]
+    ) -> None:
+        self.restore, self.reason = restore, ""
+        self.weights = model.trainable_weights
+        constants = _constants(model, penalty, batch)
+
+        def value() -> Any:
+            return _value(model, penalty, batch, constants)
+
+        def gradients() -> list[Any]:
+            total, pullback = backend.vjp(value, [], parameters=True)
+            self.reason = "" if model.run_eagerly else _missing_second_derivative(total, model)
+            found = pullback(ops.ones_like(total), [weight.value for weight in self.weights])
+            return [
+                ops.zeros_like(weight.value) if gradient is None else gradient
+                for weight, gradient in zip(self.weights, found, strict=True)
+            ]
+
+        def compiled(function: Callable[[], Any]) -> Callable[[], Any]:
+            return function if model.run_eagerly else backend.compiled(function)
+
+        self._function = compiled(value)
+        restore()
+        try:
+            found = compiled(gradients)()
+        except LookupError as error:
+            raise ValueError(
+                f"Penalty {penalty.name!r} has no gradient with this model: an operation of it "
+                f"has no second derivative. Received: {error}"
+            ) from error
+        self.gradients = {
+            id(weight): _float64(gradient)
+            for weight, gradient in zip(self.weights, found, strict=True)
+        }
+        restore()
+        self.values = {id(weight): _float64(weight) for weight in self.weights}
+
+    def choose_step(self, step: float | None, epsilon: float, rng: np.random.Generator) -> None:
+        """Sets the step of the differences from the rounding of the values.
+
+        The third differences of values on a short line are nearly free of what is smooth; of
+        independent errors with variance s^2 they have the variance 20 s^2.
+
+        Args:
+            step: The step, if it is given.
+            epsilon: The spacing of numbers at 1 in the precision of the model.
+            rng: Draws the line.
+        """
+        nominal = epsilon ** (1 / 3) if step is None else step
+        line = [
+            np.linalg.norm(self.values[id(weight)]) * unit
+            for weight in self.weights
+            for unit in _unit([rng.standard_normal(tuple(weight.shape))])
+        ]
+        positions = nominal * _NOISE_PART * np.arange(_NOISE_POINTS)
+        values = [self._at(self.weights, line, position)[0] for position in positions]
+        rounding = math.sqrt(np.mean(np.diff(values, 3) ** 2) / 20)
+        self.rounding = max(rounding, epsilon * 2**-6 * abs(values[0]))
+        relative = self.rounding / abs(values[0]) if values[0] else epsilon
+        by_noise = min(max(nominal, relative ** (1 / 3)), max(nominal, _LONGEST_STEP))
+        self.step = by_noise if step is None else step
+
+    def compared(
+        self, penalty: str, path: str, variables: list[Any], rng: np.random.Generator, count: int
+    ) -> Comparison:
+        """The slopes by the variables of a layer, where they differ most.
+
+        Args:
+            penalty: Name of the penalty.
+            path: Path of the layer.
+            variables: Its trainable variables.
+            rng: Draws the random directions.
+            count: Number of random directions.
+        """
+        gradient = [self.gradients[id(variable)] for variable in variables]
+        directions = [_unit([rng.standard_normal(g.shape) for g in gradient]) for _ in range(count)]
+        if _norm(gradient) > 0:
+            directions.insert(0, _unit(gradient))
+        length = _norm([self.values[id(variable)] for variable in variables]) or 1.0
+        # A random direction may be at right angles to the gradient: then this is its scale.
+        typical = _norm(gradient) / math.sqrt(sum(g.size for g in gradient))
+        rows = []
+        for direction in directions:
+            numeric, analytic = self._slopes(variables, direction, self.step * length)
+            coarse, _ = self._slopes(variables, direction, 2 * self.step * length)
+            noise = _SAFETY * abs(numeric - coarse) + 4 * self.rounding / (self.step * length)
+            scale = max(abs(analytic), abs(numeric), typical) or 1.0
+            error = np.maximum(abs(analytic - numeric) - noise, 0.0) / scale
+            rows.append(Comparison(penalty, path, analytic, numeric, noise / scale, float(error)))
+        # NaN is the largest error.
+        return max(rows, key=lambda row: (math.isnan(row.error), row.error, -row.noise))
+
+    def _slopes(
+        self, variables: list[Any], direction: list[np.ndarray], step: float
+    ) -> tuple[float, float]:
+        """The slope along a direction by a central difference, and by the gradient."""
+        high, above = self._at(variables, direction, step)
+        low, below = self._at(variables, direction, -step)
+        # By what the weights were changed, not by what they should: they are rounded.
+        rise = sum(
+            np.sum(self.gradients[id(variable)] * (upper - lower))
+            for variable, upper, lower in zip(variables, above, below, strict=True)
+        )
+        return (high - low) / (2 * step), float(rise) / (2 * step)
+
+    def _at(
+        self, variables: list[Any], direction: list[np.ndarray], step: float
+    ) -> tuple[float, list[np.ndarray]]:
+        """The value of the penalty a step away, and the weights there."""
+        self.restore()
+        for variable, change in zip(variables, direction, strict=True):
+            moved = self.values[id(variable)] + step * change
+            variable.assign(ops.convert_to_tensor(moved, variable.dtype))
+        weights = [_float64(variable) for variable in variables]
+        return float(ops.convert_to_numpy(self._function())), weights
+
+
+def _value(model: keras.Model, penalty: Penalty, batch: Any, constants: dict[str, Any]) -> Any:
+    """The unweighted value of a penalty on a batch, a scalar, in training mode."""
+    forward = _forward_pass(model, penalty, batch)
+    value = penalty(forward, **constants)
+    return forward.sample_mean(value) if len(value.shape) else value
+
+
+def _constants(model: keras.Model, penalty: Penalty, batch: Any) -> dict[str, Any]:
+    """What a penalty holds constant, as an argument of its call."""
+    if not hasattr(penalty, "constants"):
+        return {}
+    return {"constants": penalty.constants(_forward_pass(model, penalty, batch))}
+
+
+def _forward_pass(model: keras.Model, penalty: Penalty, batch: Any) -> ForwardPass:
+    return ForwardPass(model, *batch, training=True, parameters=penalty.needs_parameters)
+
+
+def _missing_second_derivative(value: Any, model: keras.Model) -> str:
+    try:
+        backend.require_second_derivatives(value, model)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _unit(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    return [array / _norm(arrays) for array in arrays]
+
+
+def _norm(arrays: list[np.ndarray]) -> float:
+    return math.sqrt(sum(float(np.sum(array**2)) for array in arrays))
+
+
+def _float64(values: Any) -> np.ndarray:
+    return np.array(ops.convert_to_numpy(values), dtype="float64")

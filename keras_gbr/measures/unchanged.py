@@ -1,0 +1,39 @@
+"""Leaving a model as it was."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@contextmanager
+def unchanged(model: keras.Model, trainable: bool = False) -> Iterator[Callable[[], None]]:
+    """Restores a model at the end of a `with` block, also after an error.
+
+    A forward pass may change moving averages, states, the seeds of random layers, and the
+    losses that the layers have noted: a traced one leaves losses without values.
+
+    Args:
+        model: A built model.
+        trainable: Whether the block changes trainable weights too.
+
+    Yields:
+        A function that restores the variables at once.
+    """
+    variables = model.variables if trainable else model.non_trainable_variables
+    values = [np.array(ops.convert_to_numpy(variable.value)) for variable in variables]
+    noted = [(layer, list(layer._losses)) for layer in model._flatten_layers()]
+
+    def restore() -> None:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+    try:
+        yield restore
+    finally:
+        restore()
+        for layer, losses in noted:
+            layer._losses.clear()
+            layer._losses.extend(losses)
