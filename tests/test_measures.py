@@ -1,10 +1,13 @@
-"""measures.gbr and GBRMonitor against NumPy."""
+"""measures.gbr against NumPy, on data of every form, and what it must leave alone."""
 
-import csv
+import gc
+import logging
+import weakref
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 from networks import (
     batch,
@@ -81,6 +84,204 @@ def test_progress_bar_on_request(capsys):
     assert capsys.readouterr().out == ""
     gbr.measures.gbr(model, x, batch_size=2, verbose=1)
     assert "3/3" in capsys.readouterr().out
+    gbr.measures.gbr(model, endless_until(x, 2), batch_size=1, verbose=1)
+    assert "3/Unknown" in capsys.readouterr().out
+
+
+def endless_until(x, size):
+    """A dataset whose length TensorFlow cannot tell."""
+    return tf.data.Dataset.from_tensor_slices(x).batch(size).filter(lambda x: True)
+
+
+class Pieces(keras.utils.PyDataset):
+    """Batches `(x, y, sample_weight)`, or as much of that as there is."""
+
+    def __init__(self, *arrays, size=3):
+        super().__init__()
+        self.arrays, self.size = arrays, size
+
+    @property
+    def num_batches(self):
+        return -(-len(self.arrays[0]) // self.size)
+
+    def __getitem__(self, index):
+        parts = [a[index * self.size : (index + 1) * self.size] for a in self.arrays]
+        return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_projections": 2}, {"of": "probabilities"}], ids=str)
+def test_datasets_agree_with_arrays_exactly(settings):
+    model = dense_network(cls=keras.Model)
+    x, y = batch((5,), samples=8)
+    x, weights = x.astype("float32"), np.ones(8)
+    expected = gbr.measures.gbr(model, x, batch_size=3, **settings)
+    slices = tf.data.Dataset.from_tensor_slices
+    datasets = [
+        slices(x).batch(3),
+        slices((x, y)).batch(3),
+        slices((x, y, weights)).batch(3),
+        endless_until(x, 3),
+        slices(x).batch(6),  # cut: 3, 3 and 2 samples
+        Pieces(x),
+        Pieces(x, y, weights),
+        Pieces(x, y, size=6),
+    ]
+    for dataset in datasets:
+        assert gbr.measures.gbr(model, dataset, batch_size=3, **settings) == expected
+
+
+def test_datasets_of_structures():
+    a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
+    model = keras.Model({"a": a, "b": b}, layers.Dense(4)(layers.Concatenate()([a, b])))
+    x = {"a": np.zeros((5, 3), "float32"), "b": np.ones((5, 2), "float32")}
+    dataset = tf.data.Dataset.from_tensor_slices((x, np.ones(5))).batch(4)
+    assert gbr.measures.gbr(model, dataset) == pytest.approx(gbr.measures.gbr(model, x), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x: tf.data.Dataset.from_tensor_slices(x).batch(2).repeat(), "that ends"),
+        (lambda x: Endless(x), "that ends"),
+        (lambda x: tf.data.Dataset.from_tensor_slices(x).batch(2).take(0), "at least one batch"),
+        (lambda x: tf.data.Dataset.from_tensor_slices(x[:, 0]), "must be an array"),
+        (lambda x: Pieces(x, x[:5]), "`y` must have one entry for each of the 3 samples"),
+    ],
+)
+def test_datasets_that_are_refused(make, message):
+    x = batch((5,), samples=6)[0]
+    with pytest.raises(ValueError, match=f"(?s){message}.*Received: "):
+        gbr.measures.gbr(dense_network(cls=keras.Model), make(x))
+
+
+class Endless(Pieces):
+    num_batches = None
+
+
+@pytest.mark.parametrize("num_projections", [None, 1])
+def test_standard_error_is_the_spread_of_repetitions(num_projections):
+    use_float64()
+    model = dense_network(cls=keras.Model)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((300, 20, 5))
+    found = [
+        gbr.measures.gbr(
+            model, part, num_projections=num_projections, seed=seed, standard_error=True
+        )
+        for seed, part in enumerate(x)
+    ]
+    spread = np.std([estimate.value for estimate in found], ddof=1)
+    # The spread of 300 normal numbers is known to 4 %; mean squares underestimate nothing.
+    root_mean_square = np.mean([estimate.standard_error**2 for estimate in found]) ** 0.5
+    assert root_mean_square == pytest.approx(spread, rel=0.15)
+    assert found[0].value == gbr.measures.gbr(model, x[0], num_projections=num_projections)
+
+
+def test_standard_error_of_one_sample_is_unknown():
+    model = dense_network(cls=keras.Model)
+    value, error = gbr.measures.gbr(model, np.ones((1, 5)), standard_error=True)
+    assert value > 0
+    assert np.isnan(error)
+
+
+class Counting(layers.Layer):
+    """Notes each call that runs in Python: each trace, in a compiled function."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def call(self, x):
+        self.calls += 1
+        return x
+
+
+def test_repeated_calls_do_not_trace_again():
+    warnings = []
+    handler = logging.Handler()
+    handler.emit = lambda record: warnings.append(record.getMessage())
+    tf.get_logger().addHandler(handler)
+    try:
+        for _ in range(7):  # TensorFlow's hint comes at the fifth
+            inputs = keras.Input((3,))
+            counting = Counting()
+            model = keras.Model(inputs, layers.Dense(9)(counting(inputs)))
+            for samples in (4, 5, 6, 7, 9):
+                gbr.measures.gbr(model, np.ones((samples, 3)), batch_size=4)
+                gbr.measures.gbr(model, np.ones((samples, 3)), num_projections=1)
+            before = counting.calls
+            gbr.measures.gbr(model, np.ones((11, 3)), num_projections=1)
+            assert counting.calls == before
+    finally:
+        tf.get_logger().removeHandler(handler)
+    assert warnings == []
+
+
+def test_traced_functions_follow_the_model_and_let_it_go():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4)])
+    x = np.ones((2, 3))
+    first = gbr.measures.gbr(model, x)
+    model.add(layers.Dense(2))
+    kernel = model.get_weights()[0] @ model.get_weights()[2]
+    assert gbr.measures.gbr(model, x) == pytest.approx((kernel**2).sum(), rel=1e-5)
+    model.set_weights([2 * w for w in model.get_weights()])
+    assert gbr.measures.gbr(model, x) == pytest.approx(16 * (kernel**2).sum(), rel=1e-5)
+    assert gbr.measures.gbr(model, x) != first
+    reference = weakref.ref(model)
+    del model
+    gc.collect()
+    assert reference() is None
+
+
+def test_probabilities_follow_what_the_loss_takes():
+    use_float64()
+    model = dense_network(cls=keras.Model)
+    x, _ = batch((5,))
+    for from_logits, function in ((True, softmax), (False, lambda z: z)):
+        model.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=from_logits))
+        found = gbr.measures.gbr(model, x, of="probabilities")
+        assert found == pytest.approx(reference(model, x, function), rel=1e-6)
+
+
+@pytest.mark.parametrize("num_projections", [None, 1])
+def test_states_and_noted_losses_stay(num_projections):
+    inputs = keras.Input((4, 3), batch_size=2)
+    h = layers.LSTM(5, stateful=True, activity_regularizer="l2")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GaussianNoise(0.1, seed=1)(h)))
+    x = np.ones((2, 4, 3), "float32")
+    model(x, training=True)
+    before = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+    noted = model.losses
+    gbr.measures.gbr(model, x, num_projections=num_projections)
+    for old, variable in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(old, variable)
+    assert [id(loss) for loss in model.losses] == [id(loss) for loss in noted]
+
+
+def test_a_model_that_runs_eagerly_is_measured_eagerly():
+    inputs = keras.Input((3,))
+    counting = Counting()
+    model = keras.Model(inputs, layers.Dense(2)(counting(inputs)))
+    model.compile(run_eagerly=True)
+    counting.calls = 0
+    gbr.measures.gbr(model, np.ones((6, 3)), num_projections=1, batch_size=2)
+    assert counting.calls == 3
+
+
+def test_kernel_norms():
+    inputs = keras.Input((5, 2))
+    h = gbr.ENC(layers.LSTM(3, name="lstm"), alpha=4.0, name="enc")(inputs)
+    model = keras.Model(inputs, layers.Dense(3, name="head")(h))
+    norms = gbr.measures.kernel_norms(model)
+    head = np.linalg.norm(model.get_layer("head").get_weights()[0])
+    expected = {
+        "enc/lstm_cell/kernel": 2.0,
+        "enc/lstm_cell/recurrent_kernel": 2.0,
+        "head": head,
+    }
+    assert norms == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match="must be a built"):
+        gbr.measures.kernel_norms(keras.Sequential([layers.Dense(2)]))
 
 
 @pytest.mark.parametrize(
@@ -91,6 +292,7 @@ def test_progress_bar_on_request(capsys):
         (np.zeros((4, 5)), {"batch_size": 0}, "`batch_size`"),
         (np.zeros((4, 5)), {"seed": -1}, "`seed`"),
         (np.zeros((4, 5)), {"verbose": 3}, "`verbose`"),
+        (np.zeros((4, 5)), {"standard_error": 1}, "`standard_error` must be True or False"),
         (np.zeros((0, 5)), {}, "at least one"),
         ([np.zeros((4, 5)), np.zeros((3, 5))], {}, "same number of samples"),
         (1.0, {}, "`x` must be an array"),
@@ -119,45 +321,3 @@ def test_an_output_of_unknown_size_needs_projections():
     estimate = gbr.measures.gbr(model, x, num_projections=1, batch_size=400)
     # Relative variance below 2 for one sample: a standard error below 7 %.
     assert estimate == pytest.approx(expected, rel=0.25)
-
-
-def test_monitor_writes_into_history_and_files(tmp_path, capsys):
-    inputs = keras.Input((5,))
-    hidden = gbr.ENCDense(layers.Dense(6, name="inner"), alpha=2.0, name="enc")(inputs)
-    model = keras.Model(inputs, layers.Dense(3, name="head")(hidden))
-    x, y = batch((5,), samples=16)
-    x = x.astype("float32")
-    model.compile("sgd", "mse")
-    history = model.fit(
-        x,
-        np.eye(3)[y],
-        epochs=2,
-        verbose=2,
-        callbacks=[gbr.GBRMonitor(x), keras.callbacks.CSVLogger(tmp_path / "log.csv")],
-    ).history
-    # The last entries are those of the model as training left it.
-    assert history["gbr"][-1] == pytest.approx(gbr.measures.gbr(model, x), rel=1e-5)
-    assert history["gbr"][0] != history["gbr"][1]
-    assert history["kernel_norm/enc"] == pytest.approx([2**0.5] * 2, rel=1e-6)
-    head = np.linalg.norm(model.get_layer("head").get_weights()[0])
-    assert history["kernel_norm/head"][-1] == pytest.approx(head, rel=1e-6)
-    assert set(history) == {"loss", "gbr", "kernel_norm/enc", "kernel_norm/head"}
-    with open(tmp_path / "log.csv") as file:
-        rows = list(csv.DictReader(file))
-    assert float(rows[1]["gbr"]) == pytest.approx(history["gbr"][1])
-    assert "gbr: " in capsys.readouterr().out
-
-
-def test_monitor_without_kernel_norms_and_with_bad_arguments():
-    model = dense_network(cls=keras.Model)
-    x, y = batch((5,))
-    model.compile("sgd", "mse")
-    monitor = gbr.GBRMonitor(x, of="probabilities", num_projections=3, kernel_norms=False)
-    history = model.fit(x, np.eye(3)[y], verbose=0, callbacks=[monitor]).history
-    assert set(history) == {"loss", "gbr"}
-    with pytest.raises(ValueError, match="`x` must be an array"):
-        gbr.GBRMonitor(None)
-    with pytest.raises(ValueError, match="`kernel_norms` must be True or False"):
-        gbr.GBRMonitor(x, kernel_norms="yes")
-    with pytest.raises(ValueError, match="`of` must be one of"):
-        gbr.GBRMonitor(x, of="logits")

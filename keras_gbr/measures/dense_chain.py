@@ -39,7 +39,7 @@ _REASONS: list[tuple[Any, str]] = [
     (layers.Dense, "it computes something of its own in `call`"),
     (layers.Wrapper, "what it does to the layer inside is not known"),
     (keras.Model, "its `call` does not show which layers follow each other"),
-    (keras.Layer, "it is neither dense, nor an activation, nor rearranges its input"),
+    (keras.Layer, "it is not known as dense, as an activation or as rearranging its input"),
     (object, "it is an operation and not a layer"),
 ]
 
@@ -132,13 +132,22 @@ def _operations(model: keras.Model, prefix: str) -> list[Any]:
     tensor = model.outputs[0]
     while tensor is not model.inputs[0]:
         operation, node_index, _ = tensor._keras_history
-        inputs = operation._inbound_nodes[node_index].input_tensors
-        if len(inputs) != 1:
-            reason = "it joins branches" if inputs else "it does not depend on the input"
-            raise refused(prefix + operation.name, operation, reason)
+        node = operation._inbound_nodes[node_index]
+        broken = _broken(node)
+        if broken:
+            raise refused(prefix + operation.name, operation, broken)
         found.append(operation)
-        tensor = inputs[0]
+        (tensor,) = node.input_tensors
     return found[::-1]
+
+
+def _broken(node: Any) -> str:
+    """Why a call of a layer is no link of a chain, empty if it is."""
+    if not node.input_tensors:
+        return "it does not depend on the input"
+    if len(node.input_tensors) > 1:
+        return "it joins branches"
+    return "it is called with `training=True`" if node.arguments.kwargs.get("training") else ""
 
 
 def _link(path: str, layer: Any) -> Link:
@@ -152,7 +161,8 @@ def _link(path: str, layer: Any) -> Link:
     if isinstance(layer, layers.Dense) and type(layer).call is layers.Dense.call:
         check_plain(layer)
         return Link(path, layer, layer.kernel if kernel is None else kernel)
-    if not isinstance(layer, (*REARRANGING, *ACTIVATIONS)):
+    # Not of a class derived from one: it may do something else.
+    if type(layer) not in (*REARRANGING, *ACTIVATIONS):
         raise refused(path, layer, _reason(layer))
     return Link(path, layer)
 

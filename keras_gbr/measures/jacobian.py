@@ -164,7 +164,7 @@ def _exact(model: keras.Model, data: Data, of: str, verbose: str | int) -> np.nd
     for batch in data:
         shapes = tuple(tuple(leaf.shape[1:]) for leaf in keras.tree.flatten(batch.x))
         if shapes not in plans:
-            plans[shapes] = _plan(model, batch.x)
+            plans[shapes] = _plan(model, shapes, batch.x)
             progress.refine(plans[shapes][0])
         calls, count = plans[shapes]
         # Sequences of another length have other rows.
@@ -178,11 +178,13 @@ def _exact(model: keras.Model, data: Data, of: str, verbose: str | int) -> np.nd
     return np.concatenate(norms)
 
 
-def _plan(model: keras.Model, x: Any) -> tuple[int, int]:
+def _plan(model: keras.Model, shapes: Any, x: Any) -> tuple[int, int]:
     """In how many calls, of how many rows each, to compute the Jacobian."""
-    size = output_size(ForwardPass(model, keras.tree.map_structure(lambda leaf: leaf[:1], x)))
-    calls = max(1, math.ceil(size / _ROWS_A_CALL))
-    return calls, math.ceil(size / calls)
+    # Compiled: what the model computes is then left out, and its size is known from the trace.
+    size = traced(model, ("size", shapes), lambda model, x: output_size(ForwardPass(model, x)))
+    rows = int(size(x))
+    calls = max(1, math.ceil(rows / _ROWS_A_CALL))
+    return calls, math.ceil(rows / calls)
 
 
 def _rows(of: str, count: int) -> Callable[..., Any]:
@@ -198,19 +200,20 @@ def _estimated(
 ) -> np.ndarray:
     """An unbiased estimate of the squared norm of each sample's Jacobian."""
 
-    def squared_norms(model: keras.Model, x: Any, first: Any) -> Any:
+    def squared_norms(model: keras.Model, x: Any, first: Any, seed: Any) -> Any:
         forward = ForwardPass(model, x)
         # Each batch has directions of its own.
         forward.step = first
         return jacobian_squared_norms(forward, of, num_projections, seed)
 
     logits = outputs_are_logits(getattr(model, "loss", None))
-    function = traced(model, ("gbr", of, logits, num_projections, seed), squared_norms)
+    function = traced(model, ("gbr", of, logits, num_projections), squared_norms)
+    seeds = ops.convert_to_tensor(seed, "int64")
     progress = Progress(data.num_batches, verbose)
     norms: list[np.ndarray] = []
     samples = 0
     for batch in data:
-        norms.append(_float64(function(batch.x, ops.convert_to_tensor(samples))))
+        norms.append(_float64(function(batch.x, ops.convert_to_tensor(samples), seeds)))
         samples += len(norms[-1])
         progress.advance(batch.share)
     progress.finish()

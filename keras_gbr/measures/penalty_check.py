@@ -67,8 +67,8 @@ def check_penalty(
 
     Raises:
         ValueError: The model is not built, has no trainable weights, computes in half
-            precision, or lacks the loss that a penalty needs; there is no penalty, or one has no gradient at all; the data do not
-            fit; or another argument is out of its range.
+            precision, or lacks the loss that a penalty needs; there is no penalty, or one has no
+            gradient at all; the data do not fit; or another argument is out of its range.
 
     Example:
 

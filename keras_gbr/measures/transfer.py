@@ -223,16 +223,17 @@ class _Run:
         Returns:
             Array `(samples, outputs, inputs)`; `None` where it only rearranges.
         """
+        outputs = self.inputs[index].shape[1]
         if index == 0:
             if all(isinstance(link.layer, REARRANGING) for link in self.head):
                 return None
-            return _jacobians(lambda x: _through(self.head, x), self.x)
+            return _jacobians(lambda x: _through(self.head, x), self.x, outputs)
         link, following = self.blocks[index - 1]
 
         def activation(z: Any) -> Any:
             return _through(following, link.layer.activation(z))
 
-        return _jacobians(activation, self.pre_activations[index - 1]) @ before
+        return _jacobians(activation, self.pre_activations[index - 1], outputs) @ before
 
 
 def _through(links: list[Link], h: Any) -> Any:
@@ -241,15 +242,15 @@ def _through(links: list[Link], h: Any) -> Any:
     return h
 
 
-def _jacobians(function: Callable[[Any], Any], x: Any) -> np.ndarray:
+def _jacobians(function: Callable[[Any], Any], x: Any, outputs: int) -> np.ndarray:
     """The Jacobian of each sample, `(samples, outputs, inputs)`: all rows in one pullback."""
-    outputs = math.prod(function(x).shape[1:])
-    repeated = ops.repeat(x, outputs, axis=0)
+    samples = x.shape[0]
+    repeated = ops.convert_to_tensor(np.repeat(ops.convert_to_numpy(x), outputs, axis=0))
     y, pullback = backend.vjp(lambda: function(repeated), [repeated])
-    rows = ops.reshape(ops.tile(ops.eye(outputs, dtype=y.dtype), (x.shape[0], 1)), y.shape)
-    (gradient,) = pullback(rows, [repeated])
+    rows = np.tile(np.eye(outputs), (samples, 1)).reshape(y.shape)
+    (gradient,) = pullback(ops.convert_to_tensor(rows, y.dtype), [repeated])
     gradient = ops.zeros_like(repeated) if gradient is None else gradient
-    return _float64(gradient).reshape(x.shape[0], outputs, -1)
+    return _float64(gradient).reshape(samples, outputs, -1)
 
 
 def _squared_spectral_norms(matrices: np.ndarray | None) -> Any:
