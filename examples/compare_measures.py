@@ -40,10 +40,6 @@ class Examiner:
             gbr.ParameterGradient(0.0),
         )
         self.network = build(penalties=[self.input_gradient, self.parameter_gradient])
-        self.gbr, self.gbr_probabilities = (
-            gbr.measures.gbr_measure(self.network, of, batch_size=BATCH_SIZE, verbose=0)
-            for of in ("output", "probabilities")
-        )
         classifier = TensorFlowV2Classifier(
             self.network,
             nb_classes=data.classes,
@@ -63,6 +59,9 @@ class Examiner:
         )
         return logs["accuracy"]
 
+    def gbr(self, images: np.ndarray, of: str) -> float:
+        return gbr.measures.gbr(self.network, images, of, batch_size=BATCH_SIZE, verbose=0)
+
     def columns(self) -> dict[str, float]:
         """The columns of the table, without the step time."""
         train, test = self.accuracy(*self.data.train), self.accuracy(*self.data.test)
@@ -71,8 +70,8 @@ class Examiner:
             "train_accuracy": train,
             "test_accuracy": test,
             "gap": train - test,
-            "gbr": self.gbr(images),
-            "gbr_probabilities": self.gbr_probabilities(images),
+            "gbr": self.gbr(images, "output"),
+            "gbr_probabilities": self.gbr(images, "probabilities"),
             "fgsm_accuracy": self.accuracy(self.attack.generate(images, labels), labels),
         }
 

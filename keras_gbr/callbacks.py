@@ -10,7 +10,6 @@ from keras_gbr import measures as measure
 from keras_gbr.measures.data import Data
 from keras_gbr.measures.dense_chain import dense_chain
 from keras_gbr.measures.jacobian import check_settings
-from keras_gbr.structure import check_built
 
 Measure = str | Callable[[keras.Model, Any, Any], float | Mapping[str, float]]
 
@@ -93,16 +92,16 @@ class GBRMonitor(keras.callbacks.Callback):
         self.standard_error = standard_error
         self._samples = [_Samples("", x, y)]
         if validation_data is not None:
-            parts = validation_data if isinstance(validation_data, tuple) else (validation_data,)
-            self._samples.append(_Samples("val_", *parts))
-        for _, *data in self._samples:
-            Data(*data, batch_size=batch_size)
+            self._samples.append(_Samples("val_", *_parts(validation_data)))
+        for samples in self._samples:
+            self._data(samples)  # for what it refuses
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Refuses a model that a measure is not for; called by Keras."""
         if self.model.built:
-            for name in self.measures:
-                _REQUIRED.get(name, check_built)(self.model)
+            for name, refuse in _REQUIRED.items():
+                if name in self.measures:
+                    refuse(self.model)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Measures and adds to `logs`; called by Keras."""
@@ -119,8 +118,12 @@ class GBRMonitor(keras.callbacks.Callback):
         if isinstance(each, str):
             return _MEASURES[each](self, samples)
         value = each(self.model, samples.x, samples.y)
-        is_several = isinstance(value, Mapping)
-        return value if is_several else {getattr(each, "__name__", type(each).__name__): value}
+        if isinstance(value, Mapping):
+            return value
+        return {getattr(each, "__name__", type(each).__name__): value}
+
+    def _data(self, samples: _Samples) -> Data:
+        return Data(samples.x, samples.y, samples.sample_weight, self.batch_size)
 
     def _gbr(self, samples: _Samples) -> dict[str, float]:
         value, error = measure.gbr(
@@ -150,8 +153,7 @@ class GBRMonitor(keras.callbacks.Callback):
         }
 
     def _check_penalty(self, samples: _Samples) -> dict[str, float]:
-        _, *data = samples
-        x, y, sample_weight, _ = next(iter(Data(*data, batch_size=self.batch_size)))
+        x, y, sample_weight, _ = next(iter(self._data(samples)))
         found = measure.check_penalty(self.model, x, y, sample_weight, verbose=self.verbose)
         errors: dict[str, float] = {}
         for row in found.rows:
@@ -170,10 +172,23 @@ _MEASURES: dict[str, Callable[[GBRMonitor, _Samples], dict[str, float]]] = {
 # Measures that do not depend on data.
 _OF_WEIGHTS = ("kernel_norms", "weight_bound")
 # What refuses a model that the measure is not for.
-_REQUIRED: dict[Any, Callable[[keras.Model], Any]] = {
+_REQUIRED: dict[str, Callable[[keras.Model], Any]] = {
     "weight_bound": measure.weight_bound,
     "gradient_transfer": dense_chain,
 }
+
+
+def _parts(validation_data: Any) -> tuple[Any, ...]:
+    """Inputs, labels and weights, as far as they are given."""
+    if not isinstance(validation_data, tuple):
+        return (validation_data,)
+    if not 1 <= len(validation_data) <= 3:
+        raise check.fail(
+            "`validation_data` must be `(x, y)`, `(x, y, sample_weight)`, a dataset or inputs.",
+            "validation_data",
+            f"tuple of {len(validation_data)}",
+        )
+    return validation_data
 
 
 def _checked(measures: Any) -> list[Measure]:

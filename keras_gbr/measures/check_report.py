@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+# What is called noisy: then ten times the noise, which no error is seen below, is a fifth.
+_NOISY = 0.02
+
 
 class Comparison(NamedTuple):
     """The slope of a penalty along a change of the weights of one layer.
@@ -13,7 +16,8 @@ class Comparison(NamedTuple):
         analytic: The slope by the gradient that training takes.
         numeric: The slope by central differences.
         noise: How far `numeric` may be off, relative to the larger of the two.
-        error: By how much the two differ beyond that, relative to the larger of the two.
+        error: By how much the two differ, relative to the larger of the two; 0 if that is
+            less than ten times the noise.
     """
 
     penalty: str
@@ -67,5 +71,5 @@ class PenaltyCheck:
 
 def _cells(row: Comparison, is_off: bool) -> tuple[str, ...]:
     numbers = (f"{row.analytic:.6g}", f"{row.numeric:.6g}", f"{row.noise:.1e}", f"{row.error:.1e}")
-    verdict = "off" if is_off else "noisy" if row.noise > 0.1 else ""
+    verdict = "off" if is_off else "noisy" if row.noise > _NOISY else ""
     return (row.penalty, row.layer, *numbers, verdict)

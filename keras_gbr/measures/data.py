@@ -80,8 +80,8 @@ class Data:
     def _cut(self, arrays: tuple[Any, ...], whole: bool) -> Iterator[Batch]:
         starts = range(0, _length(arrays[0]), self.batch_size)
         for first in starts:
-            parts = [_tensors(part, first, first + self.batch_size) for part in arrays]
-            yield Batch(*parts, 1 / len(starts) if whole else 1.0)
+            x, y, weight = (_tensors(part, first, first + self.batch_size) for part in arrays)
+            yield Batch(x, y, weight, 1 / len(starts) if whole else 1.0)
 
 
 def single_batch(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any, Any]:

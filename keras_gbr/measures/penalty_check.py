@@ -39,10 +39,11 @@ def check_penalty(
     same state, so that dropout draws the same units. The model is left as it was, bit for bit.
 
     Differences are off by rounding and by the curvature. Both are estimated, from values that lie
-    close together and from a step twice as long, and what they explain is no error. In single
-    precision small gradients may drown in them ("noisy"); a model built in float64 shows errors
-    of 1e-7. With ReLU and max pooling a penalty jumps where a unit switches, which its gradient
-    does not see; a smaller `step` crosses fewer jumps.
+    close together and from a step twice as long, and an error is what is ten times larger. With
+    ReLU and max pooling a penalty jumps where a unit switches, which its gradient does not see:
+    such jumps count as noise, where they show. Rows with much of it ("noisy" in the table) tell
+    nothing. In double precision steps are short enough to be clear of both: build the model in
+    float64 to be sure. It shows errors of 1e-7; float32 those of about 1 % of smooth networks.
 
     A penalty that holds something constant on purpose, by `stop_gradient`, has a gradient that
     is not the slope of its value. Such a penalty may define `constants(forward)`, what it holds

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -20,6 +20,27 @@ _LONGEST_STEP = 0.05
 # How many times the change from one step to one twice as long a slope may be off. Curvature
 # comes to a third of that change; one jump, where a unit switches, to twice.
 _SAFETY = 2.5
+# How many times larger than the noise a difference must be to count.
+_CLEAR = 10.0
+# How often a step is divided by how much, where the slopes disagree or the noise is above what.
+_REFINEMENTS, _FINER, _SHARP = 4, 4, 0.02
+
+
+class _Measured(NamedTuple):
+    """The slopes along one direction; noise and difference relative to the larger of them."""
+
+    analytic: float
+    numeric: float
+    noise: float
+    difference: float
+
+    @property
+    def agrees(self) -> bool:
+        return self.difference <= _CLEAR * self.noise
+
+    @property
+    def error(self) -> float:
+        return 0.0 if self.agrees else self.difference
 
 
 class Slopes:
@@ -112,18 +133,37 @@ class Slopes:
         if _norm(gradient) > 0:
             directions.insert(0, _unit(gradient))
         length = _norm([self.values[id(variable)] for variable in variables]) or 1.0
-        # A random direction may be at right angles to the gradient: then this is its scale.
-        typical = _norm(gradient) / math.sqrt(sum(g.size for g in gradient))
-        rows = []
-        for direction in directions:
-            numeric, analytic = self._slopes(variables, direction, self.step * length)
-            coarse, _ = self._slopes(variables, direction, 2 * self.step * length)
-            noise = _SAFETY * abs(numeric - coarse) + 4 * self.rounding / (self.step * length)
-            scale = max(abs(analytic), abs(numeric), typical) or 1.0
-            error = np.maximum(abs(analytic - numeric) - noise, 0.0) / scale
-            rows.append(Comparison(penalty, path, analytic, numeric, noise / scale, float(error)))
+        found = [self._sharpest(variables, direction, length) for direction in directions]
+        rows = [Comparison(penalty, path, *each[:3], each.error) for each in found]
         # NaN is the largest error.
         return max(rows, key=lambda row: (math.isnan(row.error), row.error, -row.noise))
+
+    def _sharpest(
+        self, variables: list[Any], direction: list[np.ndarray], length: float
+    ) -> "_Measured":
+        """The slopes along a direction, by the step that tells most.
+
+        Where a penalty jumps, a shorter step may not reach the jump. A wrong gradient is as
+        wrong by every step.
+        """
+        gradient = [self.gradients[id(variable)] for variable in variables]
+        # A random direction may be at right angles to the gradient: then this is its scale.
+        typical = _norm(gradient) / math.sqrt(sum(g.size for g in gradient))
+        best = _Measured(0.0, 0.0, math.inf, math.inf)
+        for refinement in range(_REFINEMENTS + 1):
+            step = self.step * length / _FINER**refinement
+            numeric, analytic = self._slopes(variables, direction, step)
+            coarse, _ = self._slopes(variables, direction, 2 * step)
+            noise = _SAFETY * abs(numeric - coarse) + 4 * self.rounding / step
+            scale = max(abs(analytic), abs(numeric), typical) or 1.0
+            difference = abs(analytic - numeric) / scale
+            found = _Measured(analytic, numeric, noise / scale, difference)
+            refutes = found.agrees and _CLEAR * found.noise < best.difference
+            if refinement == 0 or found.noise < best.noise or refutes:
+                best = found
+            if best.agrees and best.noise < _SHARP:
+                break
+        return best
 
     def _slopes(
         self, variables: list[Any], direction: list[np.ndarray], step: float
@@ -165,7 +205,8 @@ def _constants(model: keras.Model, penalty: Penalty, batch: Any) -> dict[str, An
 
 
 def _forward_pass(model: keras.Model, penalty: Penalty, batch: Any) -> ForwardPass:
-    return ForwardPass(model, *batch, training=True, parameters=penalty.needs_parameters)
+    x, y, sample_weight = batch
+    return ForwardPass(model, x, y, sample_weight, True, penalty.needs_parameters)
 
 
 def _missing_second_derivative(value: Any, model: keras.Model) -> str:
