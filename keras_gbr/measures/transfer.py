@@ -98,16 +98,16 @@ def gradient_transfer(
     data = Data(x, y, batch_size=batch_size)
     links = dense_chain(model)
     _check_shared(links)
-    dense = [link for link in links if link.is_dense]
-    width = max(max(link.kernel.shape) for link in dense)
+    weights = _weights(links)
+    width = max(max(matrix.shape) for matrix, _ in weights)
     with unchanged(model):
         sides = [
-            _sides(model, links, part)
+            _sides(model, links, weights, part)
             for batch in data
             for part in _parts(batch, max(1, _ENTRIES // width**2))
         ]
     left, right = (np.concatenate(side) for side in zip(*sides, strict=True))
-    return GradientTransfer(tuple(link.path for link in dense), left, right)
+    return GradientTransfer(tuple(link.path for link in links if link.is_dense), left, right)
 
 
 def _check_shared(links: list[Link]) -> None:
@@ -131,19 +131,31 @@ def _parts(batch: Batch, size: int) -> list[tuple[Any, Any]]:
     ]
 
 
+def _weights(links: list[Link]) -> list[tuple[np.ndarray, float]]:
+    """The kernel of each dense layer with its squared spectral norm."""
+    matrices: list[np.ndarray] = [_float64(link.kernel) for link in links if link.is_dense]
+    if _rearranges(_head(links)):
+        # Rotating the input changes no norm: the triangular factor does as well, and is small.
+        matrices[0] = np.linalg.qr(matrices[0], mode="r")
+    return [(matrix, float(_squared_spectral_norms(matrix))) for matrix in matrices]
+
+
 def _sides(
-    model: keras.Model, links: list[Link], part: tuple[Any, Any]
+    model: keras.Model,
+    links: list[Link],
+    weights: list[tuple[np.ndarray, float]],
+    part: tuple[Any, Any],
 ) -> tuple[np.ndarray, np.ndarray]:
     """The left and right side of each sample and layer."""
     x, y = part
     run = _Run(links, keras.tree.flatten(x)[0], lambda output: _scalar(model, output, y))
     left, right = [], []
     jacobian = None
-    for index, (link, _) in enumerate(run.blocks):
-        matrix = _float64(link.kernel)
+    for index, (matrix, squared_norm) in enumerate(weights):
         jacobian = run.input_jacobian(index, jacobian)
-        scale = np.linalg.norm(matrix, 2) ** 2 * _squared_spectral_norms(jacobian)
-        factor = float(link.layer.use_bias) + _squares(run.inputs[index])
+        scale = squared_norm * _squared_spectral_norms(jacobian)
+        bias = float(run.blocks[index][0].layer.use_bias)
+        factor = bias + _squares(run.inputs[index])
         numerator = factor * _squares(run.input_gradient)
         left.append(np.divide(numerator, scale, out=np.zeros_like(factor), where=scale > 0))
         right.append(factor * _squares(run.deltas[index]))
@@ -184,7 +196,7 @@ class _Run:
     def __init__(self, links: list[Link], x: Any, scalar: Callable[[Any], Any]) -> None:
         starts = [index for index, link in enumerate(links) if link.is_dense]
         ends = [*starts[1:], len(links)]
-        self.head = links[: starts[0]]
+        self.head = _head(links)
         self.blocks = [(links[i], links[i + 1 : j]) for i, j in zip(starts, ends, strict=True)]
         kernels = [ops.convert_to_tensor(link.kernel) for link, _ in self.blocks]
         self.x = ops.cast(x, kernels[0].dtype)
@@ -218,14 +230,15 @@ class _Run:
         Args:
             index: The number of the dense layer.
             before: The Jacobian `(samples, units, inputs)`, or `(units, inputs)` for all
-                samples, of what goes into the activation of the dense layer before.
+                samples, of what goes into the activation of the dense layer before, up to a
+                rotation of the inputs.
 
         Returns:
             Array `(samples, outputs, inputs)`; `None` where it only rearranges.
         """
         outputs = self.inputs[index].shape[1]
         if index == 0:
-            if all(isinstance(link.layer, REARRANGING) for link in self.head):
+            if _rearranges(self.head):
                 return None
             return _jacobians(lambda x: _through(self.head, x), self.x, outputs)
         link, following = self.blocks[index - 1]
@@ -234,6 +247,15 @@ class _Run:
             return _through(following, link.layer.activation(z))
 
         return _jacobians(activation, self.pre_activations[index - 1], outputs) @ before
+
+
+def _head(links: list[Link]) -> list[Link]:
+    """The layers before the first dense one."""
+    return links[: next(index for index, link in enumerate(links) if link.is_dense)]
+
+
+def _rearranges(links: list[Link]) -> bool:
+    return all(isinstance(link.layer, REARRANGING) for link in links)
 
 
 def _through(links: list[Link], h: Any) -> Any:
