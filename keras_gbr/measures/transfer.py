@@ -136,7 +136,7 @@ def _weights(links: list[Link]) -> list[tuple[np.ndarray, float]]:
     matrices: list[np.ndarray] = [_float64(link.kernel) for link in links if link.is_dense]
     if _rearranges(_head(links)):
         # Rotating the input changes no norm: the triangular factor does as well, and is small.
-        matrices[0] = np.linalg.qr(matrices[0], mode="r")
+        matrices[0] = np.asarray(np.linalg.qr(matrices[0], mode="r"))
     return [(matrix, float(_squared_spectral_norms(matrix))) for matrix in matrices]
 
 
