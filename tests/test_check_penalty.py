@@ -15,6 +15,10 @@ PENALTIES = [
     gbr.Jacobian(1.0, seed=3, name="projected"),
     gbr.InputGradient(1.0, name="loss"),
     gbr.InputGradient(1.0, of="label_probability", name="label"),
+    gbr.InputGradient(1.0, norm=1, target=0.5, of="label_probability", name="one-norm"),
+    gbr.InputGradient(1.0, method="finite_difference", step=0.1, name="differences"),
+    gbr.Adversarial(1.0, epsilon=0.2, norm=2, name="adversarial"),
+    gbr.InputGradient(1.0, at="first", fraction=0.5, interval=3, name="inner"),
     gbr.ParameterGradient(1.0, name="parameters"),
 ]
 

@@ -12,6 +12,7 @@ if keras.backend.backend() == "tensorflow":
         num_replicas,
         replica_mean,
         require_second_derivatives,
+        switch,
         vjp,
     )
 else:
@@ -30,5 +31,6 @@ __all__ = [
     "num_replicas",
     "replica_mean",
     "require_second_derivatives",
+    "switch",
     "vjp",
 ]

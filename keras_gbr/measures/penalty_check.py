@@ -45,10 +45,9 @@ def check_penalty(
     nothing. In double precision steps are short enough to be clear of both: build the model in
     float64 to be sure. It shows errors of 1e-7; float32 those of about 1 % of smooth networks.
 
-    A penalty that holds something constant on purpose, by `stop_gradient`, has a gradient that
-    is not the slope of its value. Such a penalty may define `constants(forward)`, what it holds
-    constant, and take it as `penalty(forward, constants=...)`: it is then computed once, with
-    the weights as they are, and the same in all values that are compared.
+    The gradient of a penalty that holds something constant on purpose, by `stop_gradient`, is not
+    the slope of its value. What `penalty.constants(forward)` returns is computed once, with the
+    weights as they are, and is the same in all values that are compared.
 
     Args:
         model: A built model, compiled if a penalty needs the loss.

@@ -58,13 +58,13 @@ class Slopes:
     ) -> None:
         self.restore, self.reason = restore, ""
         self.weights = model.trainable_weights
-        constants = _constants(model, penalty, batch)
+        constants = penalty.constants(_forward_pass(model, penalty, batch))
 
         def value() -> Any:
             return _value(model, penalty, batch, constants)
 
         def gradients() -> list[Any]:
-            total, pullback = backend.vjp(value, [], parameters=True)
+            total, pullback = backend.vjp(lambda watch: value(), [], parameters=True)
             self.reason = "" if model.run_eagerly else _missing_second_derivative(total, model)
             found = pullback(ops.ones_like(total), [weight.value for weight in self.weights])
             return [
@@ -190,23 +190,21 @@ class Slopes:
         return float(ops.convert_to_numpy(self._function())), weights
 
 
-def _value(model: keras.Model, penalty: Penalty, batch: Any, constants: dict[str, Any]) -> Any:
+def _value(model: keras.Model, penalty: Penalty, batch: Any, constants: Any) -> Any:
     """The unweighted value of a penalty on a batch, a scalar, in training mode."""
     forward = _forward_pass(model, penalty, batch)
-    value = penalty(forward, **constants)
+    arguments = {} if constants is None else {"constants": constants}
+    value = penalty(forward, **arguments)
     return forward.sample_mean(value) if len(value.shape) else value
-
-
-def _constants(model: keras.Model, penalty: Penalty, batch: Any) -> dict[str, Any]:
-    """What a penalty holds constant, as an argument of its call."""
-    if not hasattr(penalty, "constants"):
-        return {}
-    return {"constants": penalty.constants(_forward_pass(model, penalty, batch))}
 
 
 def _forward_pass(model: keras.Model, penalty: Penalty, batch: Any) -> ForwardPass:
     x, y, sample_weight = batch
-    return ForwardPass(model, x, y, sample_weight, True, penalty.needs_parameters)
+    at = getattr(penalty, "at", None)
+    forward = ForwardPass(
+        model, x, y, sample_weight, True, penalty.needs_parameters, [] if at is None else [at]
+    )
+    return forward.part(penalty.fraction)
 
 
 def _missing_second_derivative(value: Any, model: keras.Model) -> str:

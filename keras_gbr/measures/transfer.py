@@ -205,7 +205,7 @@ class _Run:
         # Zeros that are added: the gradient by them is that by what they are added to.
         zeros = [ops.zeros((x.shape[0], kernel.shape[1]), kernel.dtype) for kernel in kernels]
 
-        def run() -> Any:
+        def run(watch: Any) -> Any:
             h = _through(self.head, self.x)
             for (link, following), kernel, zero in zip(self.blocks, kernels, zeros, strict=True):
                 self.inputs.append(h)
@@ -268,7 +268,7 @@ def _jacobians(function: Callable[[Any], Any], x: Any, outputs: int) -> np.ndarr
     """The Jacobian of each sample, `(samples, outputs, inputs)`: all rows in one pullback."""
     samples = x.shape[0]
     repeated = ops.convert_to_tensor(np.repeat(ops.convert_to_numpy(x), outputs, axis=0))
-    y, pullback = backend.vjp(lambda: function(repeated), [repeated])
+    y, pullback = backend.vjp(lambda watch: function(repeated), [repeated])
     rows = np.tile(np.eye(outputs), (samples, 1)).reshape(y.shape)
     (gradient,) = pullback(ops.convert_to_tensor(rows, y.dtype), [repeated])
     gradient = ops.zeros_like(repeated) if gradient is None else gradient

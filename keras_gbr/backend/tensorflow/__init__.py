@@ -1,6 +1,6 @@
 """TensorFlow."""
 
-from keras_gbr.backend.tensorflow.autodiff import compiled, normal, vjp
+from keras_gbr.backend.tensorflow.autodiff import compiled, normal, switch, vjp
 from keras_gbr.backend.tensorflow.datasets import is_dataset, num_batches
 from keras_gbr.backend.tensorflow.distribution import num_replicas, replica_mean
 from keras_gbr.backend.tensorflow.second_derivatives import (
@@ -17,5 +17,6 @@ __all__ = [
     "num_replicas",
     "replica_mean",
     "require_second_derivatives",
+    "switch",
     "vjp",
 ]
