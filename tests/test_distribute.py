@@ -67,7 +67,7 @@ PENALTIES = {
     ],
     "every other step": [
         gbr.InputGradient(0.1, interval=2),
-        gbr.ParameterGradient(0.1, interval=3),
+        gbr.ParameterGradient(0.1, interval=2),
         gbr.Jacobian(0.1, num_projections=None),
     ],
     "all": [
@@ -93,7 +93,12 @@ def trained(replicas, penalties, optimizer):
 
 
 CASES = [(2, penalties, "sgd") for penalties in PENALTIES]
-CASES += [(4, "every other step", "sgd"), (2, "all", "adam"), (4, "none", "adam"), (4, "all", "sgd")]
+CASES += [
+    (4, "every other step", "sgd"),
+    (2, "all", "adam"),
+    (4, "none", "adam"),
+    (4, "all", "sgd"),
+]
 
 
 @pytest.mark.parametrize(("replicas", "penalties", "optimizer"), CASES)

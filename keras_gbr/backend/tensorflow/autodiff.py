@@ -27,9 +27,9 @@ def vjp(
 
     Returns:
         The output, and a function `pullback(cotangent, wrt)`: it takes a structure like the
-        output and a list of `inputs`, watched tensors or variables, and returns a list of gradients, `None`
-        where the output does not depend on one. It may be called several times, and what it
-        computes is differentiable itself.
+        output and a list of `inputs`, watched tensors or variables, and returns a list of
+        gradients, `None` where the output does not depend on one. It may be called several
+        times, and what it computes is differentiable itself.
     """
     tape = tf.GradientTape(persistent=True, watch_accessed_variables=parameters)
     with tape, _TwiceDifferentiableMoments():
