@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_gbr import backend
 from keras_gbr.forward_pass import ForwardPass
-from keras_gbr.penalties import Penalty
+from keras_gbr.penalties import InputPenalty, Penalty
 
 
 class Terms:
@@ -29,9 +29,11 @@ class Terms:
         self.check_numerics = check_numerics
         self.metrics = [keras.metrics.Mean(name=penalty.name) for penalty in penalties]
         self.traced = False
+        # The trainable weights, by number, that steps of some kind have a gradient for.
+        self.reached: set[int] = set()
         self._intervals = sorted({penalty.interval for penalty in penalties} - {1})
         self.kinds = step_kinds(self._intervals)
-        self._current = threading.local()
+        self._local = threading.local()
 
     def kind_of(self, step: Any) -> Any:
         """The number of the kind of a step.
@@ -42,32 +44,32 @@ class Terms:
         Returns:
             Scalar int32 tensor.
         """
-        codes = [sum(2**j for j, k in enumerate(self._intervals) if k in kind) for kind in self.kinds]
-        code = sum(
-            2**j * ops.cast(ops.equal(step % k, 0), "int32") for j, k in enumerate(self._intervals)
-        )
+        numbered = list(enumerate(self._intervals))
+        codes = [sum(2**j for j, k in numbered if k in kind) for kind in self.kinds]
+        ends = [ops.cast(ops.equal(step % k, 0), "int32") for _, k in numbered]
+        code = sum(2**j * end for (j, _), end in zip(numbered, ends, strict=True))
         return ops.argmax(ops.equal(ops.convert_to_tensor(codes, "int32"), code))
 
     @property
-    def is_restricted(self) -> bool:
-        """Whether the kind of step is given, in this thread."""
-        return hasattr(self._current, "kind")
+    def current(self) -> int | None:
+        """The kind that steps are restricted to in this thread, if they are."""
+        return getattr(self._local, "kind", None)
 
     @contextmanager
     def restricted_to(self, kind: int) -> Iterator[None]:
         """Takes every step inside for one of this kind, in this thread."""
-        self._current.kind = kind
+        previous, self._local.kind = self.current, kind
         try:
             yield
         finally:
-            del self._current.kind
+            self._local.kind = previous
 
     def _due(self) -> list[tuple[Penalty, Any]]:
         """The penalties that the current kind of step has; outside of steps, all."""
         pairs = list(zip(self.penalties, self.metrics, strict=True))
-        if not self.is_restricted:
+        if self.current is None:
             return pairs
-        intervals = {1} | self.kinds[self._current.kind]
+        intervals = {1} | self.kinds[self.current]
         return [pair for pair in pairs if pair[0].interval in intervals]
 
     def forward_pass(
@@ -76,8 +78,8 @@ class Terms:
         """A forward pass that records what the penalties need."""
         due = [penalty for penalty, _ in self._due()]
         parameters = any(penalty.needs_parameters for penalty in due)
-        names = {getattr(penalty, "at", None) for penalty in due} - {None}
-        return ForwardPass(model, x, y, sample_weight, training, parameters, sorted(names))
+        names = sorted({p.at for p in due if isinstance(p, InputPenalty) and p.at is not None})
+        return ForwardPass(model, x, y, sample_weight, training, parameters, names)
 
     def add_to(self, loss: Any, forward: ForwardPass, values: dict[str, Any]) -> Any:
         """The loss with the penalties added; updates their metrics and notes the values."""
@@ -90,9 +92,12 @@ class Terms:
             metric.update_state(value, sample_weight=part.batch_size)
             value = values[_words(penalty)] = ops.cast(value, loss.dtype)
             weight = penalty.weight_at(forward.step)
-            if not (isinstance(weight, float) and weight == 0.0):
-                # Gradients are summed over replicas, and so are the losses of each.
-                loss = loss + ops.cast(weight, loss.dtype) / backend.num_replicas() * value
+            if not isinstance(weight, float):
+                weight = ops.cast(weight, loss.dtype)
+            elif weight == 0.0:
+                continue
+            # Gradients are summed over replicas, and so are the losses of each.
+            loss = loss + weight / backend.num_replicas() * value
         return loss
 
 

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 
 import keras_gbr as gbr
@@ -80,3 +81,30 @@ def slope(function, variables, directions, step=1e-5):
 def random_directions(variables, seed=0):
     rng = np.random.default_rng(seed)
     return [rng.standard_normal(tuple(variable.shape)) for variable in variables]
+
+
+def values(model, penalty, x, y=None, loss="logits", sample_weight=None):
+    """The penalty's values on a batch."""
+    loss = logits_loss() if loss == "logits" else loss
+    model.compile("sgd", loss, penalties=[penalty])
+    y = None if y is None else keras.ops.convert_to_tensor(y)
+    return penalty(model.forward_pass(keras.ops.convert_to_tensor(x), y, sample_weight))
+
+
+def check_gradient(model, total, numeric=None):
+    """The gradient of a scalar against central differences of it, or of the function `numeric`,
+    along random directions."""
+    variables = model.trainable_variables
+    with tf.GradientTape() as tape:
+        value = total()
+    gradients = tape.gradient(
+        value, [v.value for v in variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+    for seed in range(3):
+        directions = random_directions(variables, seed)
+        analytic = sum((g.numpy() * d).sum() for g, d in zip(gradients, directions, strict=True))
+        # Along a direction the parts may cancel: the length of the gradient is the scale.
+        scale = sum((g.numpy() ** 2).sum() for g in gradients) ** 0.5
+        expected = slope(numeric or total, variables, directions)
+        np.testing.assert_allclose(analytic, expected, rtol=1e-5, atol=1e-6 * scale)

@@ -27,8 +27,11 @@ WRAPPERS = {
 SCHEDULE = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
 PENALTIES = {
     "Jacobian": lambda: gbr.Jacobian(SCHEDULE, 2, "probabilities", seed=4, name="j"),
-    "InputGradient": lambda: gbr.InputGradient(0.1, of="label_probability"),
-    "ParameterGradient": lambda: gbr.ParameterGradient(0.2, name="p"),
+    "InputGradient": lambda: gbr.InputGradient(
+        0.1, 1, 0.5, "label_probability", "finite_difference", 0.02, fraction=0.5
+    ),
+    "ParameterGradient": lambda: gbr.ParameterGradient(0.2, interval=2, name="p"),
+    "Adversarial": lambda: gbr.Adversarial(0.1, 0.2, 2, (-3.0, 3), at="hidden"),
 }
 ELSEWHERE = {"GBRModel", "GBRMixin", "GBRMonitor", "measures"} | {
     *("apply_enc", "apply_regularizer", "strip", "LayerChange")
@@ -64,7 +67,7 @@ def model_with(name):
         kernel_constraint=CONSTRAINTS.get(name, lambda: None)(),
     )
     x = WRAPPERS.get(name, lambda: convolution)()(inputs)
-    model = gbr.GBRModel(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    model = gbr.GBRModel(inputs, layers.Dense(3)(layers.Flatten(name="hidden")(x)))
     penalties = [PENALTIES[name]()] if name in PENALTIES else None
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
     model.compile(optimizer, LOSS, penalties=penalties)
@@ -90,7 +93,7 @@ def test_saved_and_loaded_models_go_on_alike(name, tmp_path):
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf"), "1", True, None])
 def test_bad_weights_are_refused(name, weight):
     with pytest.raises(ValueError, match=r"`weight` must be a finite number >= 0.*Received"):
-        getattr(gbr, name)(weight)
+        getattr(gbr, name)(weight, **({"epsilon": 0.1} if name == "Adversarial" else {}))
 
 
 @pytest.mark.parametrize(

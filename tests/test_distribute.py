@@ -67,7 +67,7 @@ PENALTIES = {
     ],
     "every other step": [
         gbr.InputGradient(0.1, interval=2),
-        gbr.ParameterGradient(0.1, interval=3),
+        gbr.ParameterGradient(0.1, interval=2),
         gbr.Jacobian(0.1, num_projections=None),
     ],
     "all": [

@@ -46,6 +46,8 @@ def all_penalties(weight=0.05):
         gbr.InputGradient(weight),
         gbr.InputGradient(weight, of="label_probability", name="label_gradient"),
         gbr.ParameterGradient(weight),
+        gbr.InputGradient(weight, method="finite_difference", interval=2, name="lazy"),
+        gbr.Adversarial(weight, 0.1, fraction=0.5),
     ]
 
 
@@ -111,7 +113,7 @@ def test_penalties_are_metrics_in_history_and_tensorboard(tmp_path, capsys):
     history = model.fit(
         x, y, validation_data=(x, y), verbose=2, callbacks=[keras.callbacks.TensorBoard(tmp_path)]
     ).history
-    names = {"jacobian", "input_gradient", "label_gradient", "parameter_gradient"}
+    names = {penalty.name for penalty in model.penalties}
     assert set(history) == names | {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert all(history[name][0] > 0 for name in names)
     line = capsys.readouterr().out

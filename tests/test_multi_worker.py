@@ -1,5 +1,6 @@
 """Several workers: as one, and when one is killed as if none had been."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -75,8 +76,11 @@ def test_a_training_that_does_not_end_is_stopped(tmp_path):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_the_launcher(tmp_path, how):
+    # A shell that runs the tests in the background lets its children ignore SIGINT.
     launcher = subprocess.Popen(
-        [sys.executable, SCRIPT, "--output", tmp_path], stderr=subprocess.PIPE
+        [sys.executable, SCRIPT, "--output", tmp_path],
+        stderr=subprocess.PIPE,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     log = tmp_path / "undisturbed" / "worker-1.log"
     deadline = time.monotonic() + 60

@@ -11,16 +11,17 @@ import tensorflow as tf
 from keras import layers
 from networks import (
     batch,
+    check_gradient,
     conv_network,
     cross_entropies,
     dense_network,
     jacobians,
     logits_loss,
     predictions,
-    random_directions,
     slope,
     softmax,
     use_float64,
+    values,
 )
 
 import keras_gbr as gbr
@@ -30,14 +31,6 @@ from keras_gbr.forward_pass import ForwardPass
 @pytest.fixture(autouse=True)
 def double_precision(fixed_seeds_and_precision):
     use_float64()
-
-
-def values(model, penalty, x, y=None, loss="logits", sample_weight=None):
-    """The penalty's values on a batch."""
-    loss = logits_loss() if loss == "logits" else loss
-    model.compile("sgd", loss, penalties=[penalty])
-    y = None if y is None else keras.ops.convert_to_tensor(y)
-    return penalty(model.forward_pass(keras.ops.convert_to_tensor(x), y, sample_weight))
 
 
 def test_jacobian_of_a_linear_model_is_the_squared_norm_of_its_matrix():
@@ -196,23 +189,6 @@ def test_gradients_through_normalisation_in_training(penalty, normalization):
     model.compile("sgd", logits_loss(), penalties=[penalty])
     x, y = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)
     check_gradient(model, lambda: tf.reduce_mean(penalty(model.forward_pass(x, y, training=True))))
-
-
-def check_gradient(model, total):
-    """The gradient of a scalar against central differences along random directions."""
-    variables = model.trainable_variables
-    with tf.GradientTape() as tape:
-        value = total()
-    gradients = tape.gradient(
-        value, [v.value for v in variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
-    for seed in range(3):
-        directions = random_directions(variables, seed)
-        analytic = sum((g.numpy() * d).sum() for g, d in zip(gradients, directions, strict=True))
-        # Along a direction the parts may cancel: the length of the gradient is the scale.
-        scale = sum((g.numpy() ** 2).sum() for g in gradients) ** 0.5
-        numeric = slope(total, variables, directions)
-        np.testing.assert_allclose(analytic, numeric, rtol=1e-5, atol=1e-6 * scale)
 
 
 @pytest.mark.parametrize("of", ["loss", "label_probability"])

@@ -1,7 +1,7 @@
 """Penalties on gradients, for `GBRModel.compile(penalties=[...])`."""
 
 from keras_gbr.penalties.adversarial import Adversarial
-from keras_gbr.penalties.base import Penalty
+from keras_gbr.penalties.base import InputPenalty, Penalty
 from keras_gbr.penalties.input_gradient import InputGradient
 from keras_gbr.penalties.jacobian import Jacobian, jacobian_squared_norms
 from keras_gbr.penalties.parameter_gradient import ParameterGradient
@@ -9,6 +9,7 @@ from keras_gbr.penalties.parameter_gradient import ParameterGradient
 __all__ = [
     "Adversarial",
     "InputGradient",
+    "InputPenalty",
     "Jacobian",
     "ParameterGradient",
     "Penalty",

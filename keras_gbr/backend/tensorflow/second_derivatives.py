@@ -72,8 +72,9 @@ def require(loss: Any, model: Any) -> None:
         layer = _layer([call.name for call in calls], model)
         raise MissingSecondDerivativeError(
             f"A penalty needs second derivatives, and TensorFlow has none for the operation "
-            f"{_BACKWARD.split(operation)[0]} of {layer}. Replace it by {way}, or train "
-            f"without the penalty. Received: {operation} without a gradient at {calls[-1].name}"
+            f"{_BACKWARD.split(operation)[0]} of {layer}. Replace it by {way}, or take "
+            'InputGradient(method="finite_difference"), which needs none. '
+            f"Received: {operation} without a gradient at {calls[-1].name}"
         )
 
 

@@ -41,7 +41,7 @@ class Trainer:
         distribution.check_training(self)
         if distribution.replicas_of(self) == 1 or len(self._terms.kinds) == 1:  # type: ignore[attr-defined]
             return super().make_train_function(force)  # type: ignore[misc]
-        if self.train_function is None or force:
+        if self.train_function is None or force:  # type: ignore[has-type]
             self.train_function = self._train_function_of_kinds()
         return self.train_function
 
@@ -94,10 +94,8 @@ def _train_step(model: Any, data: Any) -> dict[str, Any]:
         second_derivatives.require_of(lambda: _penalized(model, x, y, sample_weight)[1])
         terms.traced = True
     state = numerics.state(model) if terms.check_numerics else []
-    if terms.is_restricted or len(terms.kinds) == 1:
-        gradients, values, logs = _gradients(model, x, y, sample_weight)
-    else:
-        gradients, values, logs = _gradients_of_kind(model, x, y, sample_weight)
+    compute = _gradients if len(terms.kinds) == 1 else _gradients_of_kind
+    gradients, values, logs = compute(model, x, y, sample_weight)
     checks = []
     if terms.check_numerics:
         checks = numerics.require_finite(gradients, values, model, state)
@@ -125,21 +123,23 @@ def _gradients_of_kind(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[
     The whole of it is in the branch: a branch with the penalties alone would, in steps without
     them, feed zeros into the gradient of every activation.
     """
-    used = set()
+    terms = model._terms
 
     def branch(kind: int) -> tuple[Any, Any, Any]:
-        with model._terms.restricted_to(kind):
+        with terms.restricted_to(kind):
             gradients, values, logs = _gradients(model, x, y, sample_weight)
-        used.update(index for index, gradient in enumerate(gradients) if gradient is not None)
+        terms.reached |= {i for i, gradient in enumerate(gradients) if gradient is not None}
         # All branches return the same kinds of tensors.
         pairs = zip(gradients, model.trainable_weights, strict=True)
         dense = [tf.zeros_like(w) if g is None else tf.convert_to_tensor(g) for g, w in pairs]
         return dense, values, logs
 
-    branches = [functools.partial(branch, kind) for kind in range(len(model._terms.kinds))]
-    kind = model._terms.kind_of(model.optimizer.iterations)
-    gradients, values, logs = switch(kind, branches)
-    return [g if index in used else None for index, g in enumerate(gradients)], values, logs
+    if terms.current is not None:
+        gradients, values, logs = branch(terms.current)
+    else:
+        branches = [functools.partial(branch, kind) for kind in range(len(terms.kinds))]
+        gradients, values, logs = switch(terms.kind_of(model.optimizer.iterations), branches)
+    return [g if i in terms.reached else None for i, g in enumerate(gradients)], values, logs
 
 
 def _penalized(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, dict[str, Any]]:
