@@ -20,6 +20,7 @@ ORDER = [
     ["penalties"],
     ["model", "measures"],
     ["callbacks", "surgery"],
+    ["plots"],
     ["__init__"],
 ]
 RANKS = {name: rank for rank, names in enumerate(ORDER) for name in names}

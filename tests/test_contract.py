@@ -30,7 +30,7 @@ PENALTIES = {
     "InputGradient": lambda: gbr.InputGradient(0.1, of="label_probability"),
     "ParameterGradient": lambda: gbr.ParameterGradient(0.2, name="p"),
 }
-ELSEWHERE = {"GBRModel", "GBRMixin", "GBRMonitor", "measures"} | {
+ELSEWHERE = {"GBRModel", "GBRMixin", "GBRMonitor", "measures", "plots"} | {
     *("apply_enc", "apply_regularizer", "strip", "LayerChange")
 }
 BASES = {"Penalty", "Reparametrized"}
