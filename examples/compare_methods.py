@@ -8,34 +8,20 @@ See examples/README.md.
 import argparse
 import dataclasses
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-try:
-    from compare_report import (
-        Progress,
-        mean_and_spread,
-        silent_stderr,
-        table,
-        write_csv,
-        write_figure,
-    )
+from example_tools import Progress, count, quiet_imports
 
-    with silent_stderr():
-        import keras
-        import numpy as np
-        from compare_data import Data, load
-        from compare_measures import Examiner, relative_step_time
+with quiet_imports(__file__):
+    import keras
+    import numpy as np
+    from compare_data import Data, load
+    from compare_measures import Examiner, relative_step_time
+    from compare_report import mean_and_spread, table, write_csv, write_figure
 
-        import keras_gbr as gbr
-except ImportError as error:
-    raise SystemExit(
-        f"compare_methods.py: error: the package {error.name!r} is missing. "
-        'Install what the examples need: pip install -e ".[examples]"'
-    ) from None
+    import keras_gbr as gbr
 
 # The recipe of all rows.
 BATCH_SIZE = 128
@@ -290,7 +276,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--dataset", default="digits", help="digits, or a TFDS image classification set")
-    add("--samples", type=_positive, help="at most so many training images")
+    add("--samples", type=count, help="at most so many training images")
     add(
         "--methods",
         nargs="+",
@@ -299,8 +285,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="METHOD",
         help=f"out of {', '.join(METHODS)}; plain always runs",
     )
-    add("--epochs", type=_positive, default=25, help="epochs of every training")
-    add("--seeds", type=_positive, default=3, help="trainings of every method")
+    add("--epochs", type=count, default=25, help="epochs of every training")
+    add("--seeds", type=count, default=3, help="trainings of every method")
     add(
         "--epsilon", type=float, default=0.125, help="largest change of a pixel by FGSM; 1 is white"
     )
@@ -313,15 +299,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     if options.smoke:
         options.epochs, options.seeds, options.samples = 1, 1, 2 * BATCH_SIZE
     return options
-
-
-def _positive(text: str) -> int:
-    try:
-        if int(text) >= 1:
-            return int(text)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"must be a whole number >= 1. Received: {text}")
 
 
 def main(argv: list[str] | None = None) -> None:
