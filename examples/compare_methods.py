@@ -19,15 +19,11 @@ with quiet_imports(__file__):
     import numpy as np
     from compare_data import Data, load
     from compare_measures import Examiner, relative_step_time
+    from compare_network import BATCH_SIZE, Batches, network
     from compare_report import mean_and_spread, table, write_csv, write_figure
 
     import keras_gbr as gbr
 
-# The recipe of all rows.
-BATCH_SIZE = 128
-LEARNING_RATE = 0.1
-MOMENTUM = 0.9
-FILTERS = ((16, 1), (32, 2), (64, 2))  # with strides
 SHIFT = 1e-3
 # Points of validation accuracy that a method may lose for being stronger.
 TOLERANCE = 0.01
@@ -115,64 +111,6 @@ METHODS = {
         _penalty(gbr.ParameterGradient), "||d L/dW||^2", "weight", 0.3, (0.03, 0.1, 0.3, 1.0)
     ),
 }
-
-
-def network(
-    data: Data,
-    epochs: int,
-    wrap: Callable[[keras.Layer], keras.Layer] = lambda layer: layer,
-    regularizer: Any = None,
-    penalties: list[Any] | None = None,
-) -> keras.Model:
-    """The compiled network.
-
-    Regularizers see all kernels. Wrappers leave the classifier out: with a kernel of norm 1 and
-    no normalisation behind it, its logits would be tiny.
-    """
-    images = data.train[0]
-    x = inputs = keras.Input(images.shape[1:])
-    for filters, strides in FILTERS:
-        convolution = keras.layers.Conv2D(
-            filters, 3, strides, "same", use_bias=False, kernel_regularizer=regularizer
-        )
-        x = keras.layers.BatchNormalization(momentum=0.9)(wrap(convolution)(x))
-        x = keras.layers.ReLU()(x)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    logits = keras.layers.Dense(data.classes, kernel_regularizer=regularizer)(x)
-    model = gbr.GBRModel(inputs, logits)
-    schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, epochs * steps_an_epoch(data))
-    model.compile(
-        keras.optimizers.SGD(schedule, momentum=MOMENTUM),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        penalties=penalties,
-    )
-    return model
-
-
-def steps_an_epoch(data: Data) -> int:
-    """The number of whole batches: one shape of batch is one trace of the training step."""
-    return max(1, len(data.train[0]) // BATCH_SIZE)
-
-
-class Batches(keras.utils.PyDataset):
-    """The training images in whole batches, in a new order each epoch."""
-
-    def __init__(self, data: Data) -> None:
-        super().__init__()
-        self._images, self._labels = data.train
-        self._steps = steps_an_epoch(data)
-        self.on_epoch_end()
-
-    def __len__(self) -> int:
-        return self._steps
-
-    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        batch = self._order[step * BATCH_SIZE : (step + 1) * BATCH_SIZE]
-        return self._images[batch], self._labels[batch]
-
-    def on_epoch_end(self) -> None:
-        self._order = np.random.permutation(len(self._images))
 
 
 class Trainee:

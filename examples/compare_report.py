@@ -38,15 +38,16 @@ def table(rows: list[Row]) -> str:
     main = [["method", *(heading for heading, *_ in COLUMNS.values())]]
     own = [["method", "its own quantity", *(heading for heading, *_ in OWN.values()), "ratio"]]
     for row in rows:
-        main.append([row["method"], *(_cell(row[c], *f[1:]) for c, f in COLUMNS.items())])
+        main.append([row["method"], *(cell(row[c], *f[1:]) for c, f in COLUMNS.items())])
         if row["quantity"]:
-            cells = [_cell(row[column], *f[1:]) for column, f in OWN.items()]
+            cells = [cell(row[column], *f[1:]) for column, f in OWN.items()]
             ratio = f"{np.mean(row['own']) / np.mean(row['own_plain']):.2g}"
             own.append([row["method"], row["quantity"], *cells, ratio])
     return aligned(main) + ("\n\n" + aligned(own) if len(own) > 1 else "")
 
 
-def _cell(values: list[float], factor: float, decimals: int | None) -> str:
+def cell(values: list[float], factor: float = 1, decimals: int | None = None) -> str:
+    """The mean and the spread as text, with three significant digits or some decimals."""
     mean, spread = (factor * number for number in mean_and_spread(values))
     if decimals is None:
         return f"{mean:.3g} ±{spread:.2g}"
