@@ -90,8 +90,11 @@ def test_a_family_of_numbers_has_colours_from_light_to_dark():
     # The one beside the family is of another hue: more red than blue.
     assert colors["ENC"][0] > colors["ENC"][2]
     assert len({tuple(color) for color in colors.values()}) == len(colors)
-    names = gbr.plots.gbr_curves(dict.fromkeys("abcdefg", GBR)).get_lines()
-    assert len({line.get_color() for line in names}) == 7
+    for names in ("abcdefg", "abcdefghijkl"):
+        drawn = gbr.plots.gbr_curves(dict.fromkeys(names, GBR)).get_lines()
+        assert len({matplotlib.colors.to_hex(line.get_color()) for line in drawn}) == len(names)
+    legend = gbr.plots.learning_curves({"ENC": GBR, **dict.fromkeys(decays, GBR)})
+    assert legend_texts(legend) == list(colors)
 
 
 def test_learning_curves_draw_training_and_validation():

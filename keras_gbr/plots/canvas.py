@@ -1,8 +1,9 @@
 """The look that all figures share. matplotlib is imported at the first use of one, not before."""
 
+import itertools
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# The first two colours are for runs that stand beside an ordered family.
+# Those of them that stand out from the shades of an ordered family.
 _BESIDE_A_FAMILY = ("#D55E00", "#000000", "#CC79A7", "#E69F00")
 _FAMILY_MAP = "YlGnBu"
 _SMALLEST_FAMILY = 3
@@ -60,10 +61,10 @@ def axes_or_new(ax: "Axes | None", width: float, height: float) -> "Axes":
     return ax
 
 
-def quiet_frame(ax: "Axes", grid: str) -> None:
-    """A frame on two sides and a light grid along `grid`: "x", "y" or "both"."""
+def quiet_frame(ax: "Axes", grid: Literal["x", "y", "both"]) -> None:
+    """A frame on two sides and a light grid along the axis `grid`."""
     ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(axis=grid, color="0.92")  # type: ignore[arg-type]
+    ax.grid(axis=grid, color="0.92")
     ax.set_axisbelow(True)
 
 
@@ -71,26 +72,29 @@ def colors(labels: Iterable[str]) -> dict[str, Any]:
     """A colour for each label.
 
     At least three labels that are numbers, such as weight decays, are an ordered family and get
-    colours from light to dark; others are told apart by hue.
+    colours from light to dark; so do more labels than the palette has colours. Others are told
+    apart by hue.
 
     Args:
         labels: Different strings.
 
     Returns:
-        Colours as matplotlib takes them, by label.
+        Colours as matplotlib takes them, by label, in the order of `labels`.
     """
     from matplotlib import colormaps
 
     labels = list(labels)
     family = sorted(filter(_is_number, labels), key=float)
     if len(family) < _SMALLEST_FAMILY:
-        return {label: PALETTE[index % len(PALETTE)] for index, label in enumerate(labels)}
-    shades = dict(
-        zip(family, colormaps[_FAMILY_MAP](np.linspace(0.3, 1, len(family))), strict=True)
+        if len(labels) <= len(PALETTE):
+            return dict(zip(labels, PALETTE, strict=False))
+        family = labels
+    shades = colormaps[_FAMILY_MAP](np.linspace(0.3, 1, len(family)))
+    others = (label for label in labels if label not in family)
+    chosen = dict(zip(family, shades, strict=True)) | dict(
+        zip(others, itertools.cycle(_BESIDE_A_FAMILY), strict=False)
     )
-    others = [label for label in labels if label not in shades]
-    hues = {label: _BESIDE_A_FAMILY[i % len(_BESIDE_A_FAMILY)] for i, label in enumerate(others)}
-    return shades | hues
+    return {label: chosen[label] for label in labels}
 
 
 def _is_number(label: str) -> bool:

@@ -54,12 +54,11 @@ def kernel_norms(
     thickness = _FILLED / len(norms)
     room = len(names) * max(len(norms), 1.5) * _INCHES / _FILLED
     ax = canvas.axes_or_new(ax, 6.4, 1.0 + room)
-    for index, ((label, of_model), hue) in enumerate(
-        zip(norms.items(), canvas.colors(norms).values(), strict=True)
-    ):
+    hues = canvas.colors(norms)
+    for index, (label, of_model) in enumerate(norms.items()):
         offset = (index - (len(norms) - 1) / 2) * thickness
         places = [row + offset for row, name in enumerate(names) if name in of_model]
-        ax.barh(places, list(of_model.values()), thickness, color=hue, label=label or None)
+        ax.barh(places, list(of_model.values()), thickness, color=hues[label], label=label or None)
     ax.set_yticks(np.arange(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlabel(r"Frobenius norm of the kernel, $\|W\|_F$")
