@@ -27,9 +27,8 @@ with quiet_imports(__file__):
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 DECAYS = ("0", "1e-8", "1e-6", "1e-4", "1e-3", "1e-2")
-# The recipe of the paper for ENC: the weight decay of its plain networks, shifted.
 ENC = "ENC"
-ENC_DECAY = 1e-4
+# Of the shifted weight decay that goes with ENC.
 SHIFT = 1e-3
 BATCH_SIZE = 32
 # The GBR is measured on so many training images.
@@ -39,26 +38,27 @@ MEASURED = 200
 History = dict[str, list[float]]
 
 
-def parts(label: str) -> dict[str, Any]:
+def parts(label: str, enc_decay: str) -> dict[str, Any]:
     """What a run changes in the plain network: keyword arguments of `network`.
 
     The weight decay w of SGD adds w W to the gradient, which is the gradient of w/2 times the
     squared norm. Biases and normalisations have none.
     """
     if label == ENC:
-        return {"wrap": gbr.ENCConv, "regularizer": gbr.ShiftedL2(ENC_DECAY / 2, SHIFT)}
+        return {"wrap": gbr.ENCConv, "regularizer": gbr.ShiftedL2(float(enc_decay) / 2, SHIFT)}
     return {"regularizer": keras.regularizers.L2(float(label) / 2)}
 
 
-def train(label: str, seed: int, data: Data, epochs: int) -> History:
+def train(label: str, seed: int, data: Data, options: argparse.Namespace) -> History:
     """One training, which depends on its arguments alone."""
     keras.utils.set_random_seed(seed)
-    model = network(data, epochs, batch_size=BATCH_SIZE, **parts(label))
+    changed = parts(label, options.enc_decay)
+    model = network(data, options.epochs, batch_size=BATCH_SIZE, **changed)
     images = data.train[0][:MEASURED]
     monitor = gbr.GBRMonitor(images, batch_size=len(images), kernel_norms=False, verbose=0)
     return model.fit(
         Batches(data, BATCH_SIZE),
-        epochs=epochs,
+        epochs=options.epochs,
         shuffle=False,
         verbose=0,
         validation_data=data.validation,
@@ -107,9 +107,18 @@ def draw(runs: dict[str, list[History]], title: str, path: Path) -> None:
         left.fill_between(line.get_xdata(), low, high, color=line.get_color(), alpha=0.15, lw=0)
     gbr.plots.learning_curves(means, ax=right)
     right.get_legend().set_title("weight decay")
+    for ax in (left, right):
+        _start_in_second_epoch(ax)
     figure.suptitle(title)
     write_whole(path, lambda temporary: figure.savefig(temporary, dpi=110))
     pyplot.close(figure)
+
+
+def _start_in_second_epoch(ax: Any) -> None:
+    """Leaves the first epoch out of the scale: the averages of the normalisations lag in it."""
+    values = np.concatenate([line.get_ydata()[1:] for line in ax.get_lines()])
+    if len(values):
+        ax.set_ylim(bottom=0.95 * values.min())
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -129,6 +138,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="W",
         help="the weight decays; ENC always runs",
     )
+    add("--enc-decay", type=_decay, default="1e-4", metavar="W", help="shifted weight decay of ENC")
     add("--epochs", type=count, default=40, help="epochs of every training")
     add("--seeds", type=count, default=3, help="trainings of every run")
     add("--output", type=Path, default=Path("results"), help="folder for the CSV and the PNG")
@@ -160,7 +170,7 @@ def main(argv: list[str] | None = None) -> None:
     runs: dict[str, list[History]] = {label: [] for label in labels}
     for label in labels:
         for seed in range(options.seeds):
-            runs[label].append(train(label, seed, data, options.epochs))
+            runs[label].append(train(label, seed, data, options))
             progress.advance(f"{label} seed {seed}")
     title = (
         f"{data.name}: {len(data.train[0])} training and {len(data.validation[0])} validation "

@@ -42,12 +42,22 @@ def test_it_writes_a_tidy_file_and_a_figure(tmp_path):
 
 @pytest.mark.parametrize("label", ["0", "1e-2"])
 def test_the_gradient_of_a_decay_is_the_decay_times_the_kernel(label, monkeypatch):
-    regularizer = load(SCRIPT, monkeypatch).parts(label)["regularizer"]
+    regularizer = load(SCRIPT, monkeypatch).parts(label, "1e-4")["regularizer"]
     kernel = np.random.default_rng(0).standard_normal((3, 2, 4))
     gradient = central_differences(
         lambda w: float(regularizer(keras.ops.convert_to_tensor(w, "float64"))), kernel
     )
     np.testing.assert_allclose(gradient, float(label) * kernel, atol=1e-9)
+
+
+def test_enc_goes_with_the_shifted_decay_of_the_option(monkeypatch):
+    script = load(SCRIPT, monkeypatch)
+    parts = script.parts("ENC", "1e-2")
+    config = parts["regularizer"].get_config()
+    assert config == {**config, "factor": 0.005, "epsilon": script.SHIFT}
+    layer = parts["wrap"](keras.layers.Conv2D(4, 3))
+    layer.build((None, 5, 5, 2))
+    assert np.linalg.norm(layer.kernel) == pytest.approx(1, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +67,7 @@ def test_the_gradient_of_a_decay_is_the_decay_times_the_kernel(label, monkeypatc
         (["--decays", "inf"], "must be a finite number >= 0. Received: inf"),
         (["--decays", "strong"], "must be a finite number >= 0. Received: strong"),
         (["--decays"], "expected at least one argument"),
+        (["--enc-decay", "nan"], "must be a finite number >= 0. Received: nan"),
         (["--epochs", "0"], "must be a whole number >= 1. Received: 0"),
         (["--seeds", "two"], "must be a whole number >= 1. Received: two"),
         (["--samples", "-5"], "must be a whole number >= 1. Received: -5"),

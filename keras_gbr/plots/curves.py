@@ -151,7 +151,7 @@ def _finish(ax: "Axes", metric: str, curves: Iterable[Curve]) -> None:
 
     values = np.concatenate([values for _, values in curves])
     if _is_share(metric):
-        ax.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, symbol=" %"))
+        ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g} %")
     elif len(values) and values.min() > 0 and values.max() >= _DECADE * values.min():
         ax.set_yscale("log")
         if values.max() < _DECADE**3 * values.min():
