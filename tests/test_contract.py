@@ -33,7 +33,7 @@ PENALTIES = {
     "ParameterGradient": lambda: gbr.ParameterGradient(0.2, interval=2, name="p"),
     "Adversarial": lambda: gbr.Adversarial(0.1, 0.2, 2, (-3.0, 3), at="hidden"),
 }
-ELSEWHERE = {"GBRModel", "GBRMixin", "GBRMonitor", "measures"} | {
+ELSEWHERE = {"GBRModel", "GBRMixin", "GBRMonitor", "measures", "plots"} | {
     *("apply_enc", "apply_regularizer", "strip", "LayerChange")
 }
 BASES = {"Penalty", "Reparametrized"}
