@@ -12,7 +12,13 @@ from keras_gbr.layers import (
     WeightStandardization,
 )
 from keras_gbr.model import GBRMixin, GBRModel
-from keras_gbr.penalties import InputGradient, Jacobian, ParameterGradient, Penalty
+from keras_gbr.penalties import (
+    Adversarial,
+    InputGradient,
+    Jacobian,
+    ParameterGradient,
+    Penalty,
+)
 from keras_gbr.regularizers import WEISSI, ShiftedL2, Spectral, Sum
 from keras_gbr.surgery import LayerChange, apply_enc, apply_regularizer, strip
 from keras_gbr.wrapping import Reparametrized
@@ -20,6 +26,7 @@ from keras_gbr.wrapping import Reparametrized
 __all__ = [
     "ENC",
     "WEISSI",
+    "Adversarial",
     "ENCConv",
     "ENCDense",
     "EqualNorm",

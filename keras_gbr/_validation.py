@@ -25,6 +25,15 @@ def number(name: str, value: Any, *, minimum: float = 0.0, exclusive: bool = Fal
     raise fail(f"`{name}` must be a finite number {sign} {minimum:g}.", name, value)
 
 
+def interval(name: str, value: Any) -> tuple[float, float]:
+    """A pair of finite numbers, the first less than the second."""
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        plain = [number(name, bound, minimum=-math.inf) for bound in value]
+        if plain[0] < plain[1]:
+            return plain[0], plain[1]
+    raise fail(f"`{name}` must be a pair of numbers (low, high), low < high.", name, value)
+
+
 def integer(name: str, value: Any, *, minimum: int = 1) -> int:
     """A whole number, at least `minimum`."""
     if _is_whole(value) and int(value) >= minimum:

@@ -1,6 +1,7 @@
 """One recorded forward pass of a model, from which every penalty takes its gradients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
 
@@ -8,12 +9,16 @@ import keras
 from keras import ops
 
 from keras_gbr import backend
+from keras_gbr.inner import layer_named, replaced_outputs
 from keras_gbr.losses import outputs_are_logits, per_sample_losses
-from keras_gbr.precision import at_least_float32
+from keras_gbr.precision import at_least_float32, is_float
 
 
 class ForwardPass:
     """What one forward pass of a model on a batch leaves behind.
+
+    Gradients are taken with respect to the floating-point inputs, or at the output of an inner
+    layer (`at`), which must have been named when the pass was made.
 
     Attributes:
         x, y, sample_weight: The batch, as `fit` unpacks it.
@@ -30,6 +35,7 @@ class ForwardPass:
         sample_weight: Any = None,
         training: bool = False,
         parameters: bool = False,
+        at: Sequence[str] = (),
     ) -> None:
         """Runs the model.
 
@@ -40,17 +46,41 @@ class ForwardPass:
             sample_weight: Weights of the samples.
             training: Whether the model runs in training mode.
             parameters: Whether gradients of the parameters will be asked for.
+            at: Names of inner layers whose outputs gradients will be asked for.
         """
         self.y, self.sample_weight = y, sample_weight
         self.x = keras.tree.map_structure(ops.convert_to_tensor, x, none_is_leaf=False)
-        self._model = model
-        self._inputs = [leaf for leaf in _leaves(self.x) if _is_float(leaf)]
         self.batch_size = ops.shape(_leaves(self.x)[0])[0]
-        self.y_pred, self._pullback = backend.vjp(
-            lambda: _run(model, self.x, training), self._inputs, parameters
-        )
         optimizer = getattr(model, "optimizer", None)
         self.step = 0 if optimizer is None else optimizer.iterations
+        self._model, self._training, self._parameters = model, training, parameters
+        # Seeds and running means as the pass finds them: what a repetition starts from.
+        self._state = [(v, ops.stop_gradient(v.value)) for v in model.non_trainable_variables]
+        self._points: dict[str | None, list[Any]] = {name: [] for name in at}
+        self._points[None] = [leaf for leaf in _leaves(self.x) if is_float(leaf)]
+        self._taken: dict[Any, list[Any]] = {}
+        self._parts: dict[float, ForwardPass] = {}
+        self.y_pred, self._pullback = backend.vjp(self._record, self._points[None], parameters)
+
+    def _record(self, watch: Callable[[Any], Any]) -> Any:
+        def noting(points: list[Any]) -> Callable[[Any], Any]:
+            def note(tensor: Any) -> Any:
+                points.append(watch(tensor))
+                return points[-1]
+
+            return note
+
+        with ExitStack() as stack:
+            for name, points in self._points.items():
+                if name is not None:
+                    layer = layer_named(self._model, name)
+                    stack.enter_context(replaced_outputs(layer, noting(points)))
+            return self._run(self.x)
+
+    def _run(self, x: Any) -> Any:
+        if self._model._call_has_training_arg:
+            return self._model(x, training=self._training)
+        return self._model(x)
 
     @property
     def outputs(self) -> list[Any]:
@@ -61,6 +91,62 @@ class ForwardPass:
     def outputs_are_logits(self) -> bool:
         """Whether the compiled loss takes the outputs for logits; True without one."""
         return outputs_are_logits(getattr(self._model, "loss", None))
+
+    def part(self, fraction: float) -> "ForwardPass":
+        """The pass on the first samples of the batch alone.
+
+        It costs what a pass on a batch of that size costs. What it updates, such as moving
+        averages, is dropped: the pass on the whole batch has done that.
+
+        Args:
+            fraction: The share of the samples, in (0, 1]. Rounded, at least one sample; at 1
+                this pass itself.
+
+        Returns:
+            A `ForwardPass`.
+        """
+        if fraction == 1.0:
+            return self
+        if fraction not in self._parts:
+            size = ops.maximum(_rounded(fraction, self.batch_size), 1)
+            x, y, sample_weight = (
+                keras.tree.map_structure(lambda leaf: leaf[:size], data, none_is_leaf=False)
+                for data in (self.x, self.y, self.sample_weight)
+            )
+            at = [name for name in self._points if name is not None]
+            with keras.StatelessScope(self._state):
+                self._parts[fraction] = ForwardPass(
+                    self._model, x, y, sample_weight, self._training, self._parameters, at
+                )
+            self._parts[fraction].step = self.step
+        return self._parts[fraction]
+
+    def outputs_at(self, steps: list[Any], at: str | None = None) -> Any:
+        """The outputs at other inputs: the same function, with the same random numbers.
+
+        Args:
+            steps: What is added to the inputs, tensors like those of `input_gradients`.
+            at: The inner layer whose output they are added to instead.
+
+        Returns:
+            A structure like `y_pred`. What the model updates on the way is dropped.
+        """
+        remaining = iter(steps)
+
+        def moved(tensor: Any) -> Any:
+            return tensor + ops.cast(next(remaining), tensor.dtype)
+
+        with keras.StatelessScope(self._state):
+            if at is None:
+                return self._run(
+                    keras.tree.map_structure(
+                        lambda leaf: moved(leaf) if is_float(leaf) else leaf,
+                        self.x,
+                        none_is_leaf=False,
+                    )
+                )
+            with replaced_outputs(layer_named(self._model, at), moved):
+                return self._run(self.x)
 
     def losses(self, y_pred: Any) -> Any:
         """The compiled loss of each sample alone, as a function of the outputs.
@@ -93,41 +179,71 @@ class ForwardPass:
         # A replica has no sample where the last batch is smaller than the number of replicas.
         return ops.where(self.batch_size > 0, mean, ops.zeros_like(mean))
 
-    def input_gradients(self, of: Callable[[Any], Any]) -> list[Any]:
-        """The gradient of a scalar with respect to the floating-point inputs.
+    def points(self, at: str | None = None) -> list[Any]:
+        """The tensors that input gradients are taken at.
 
         Args:
-            of: Function of a structure like `y_pred` that returns a scalar tensor.
+            at: The inner layer whose outputs they are, `None` for the inputs.
 
         Returns:
-            A list of float32 (or float64) tensors `(batch_size, ...)`.
+            A list of floating-point tensors `(batch_size, ...)`.
+
+        Raises:
+            ValueError: There are none.
+        """
+        if self._points[at]:
+            return self._points[at]
+        if at is not None:
+            raise ValueError(
+                "`at` must name a layer that the model calls and that has a floating-point "
+                f"output. Received: at={at!r}"
+            )
+        raise ValueError(
+            "A penalty on input gradients needs a floating-point input, and integers have "
+            "no gradient. Name the layer whose output it is taken at instead, "
+            '`at="embedding"` for one of that name. Received: inputs of dtypes '
+            f"{[keras.backend.standardize_dtype(leaf.dtype) for leaf in _leaves(self.x)]}"
+        )
+
+    def input_gradients(self, of: Callable[[Any], Any], at: str | None = None) -> list[Any]:
+        """The gradient of a function of the outputs with respect to the inputs.
+
+        Args:
+            of: Function of a structure like `y_pred` that returns a tensor, whose sum is
+                differentiated: with values `(batch_size,)`, each depending on its own sample,
+                this gives the gradient of each. Equal functions share one pullback.
+            at: The inner layer whose output takes the place of the inputs.
+
+        Returns:
+            A list of tensors like `points(at)`, zero where there is no path.
 
         Raises:
             ValueError: The model has no floating-point input, or its output does not depend
                 on one.
         """
-        if not self._inputs:
-            raise ValueError(
-                "A penalty on input gradients needs a floating-point input, and integers have "
-                "no gradient. Split the model after its embedding, feed the embedded tensor to "
-                "the second part, and train that with the penalty. Received: inputs of dtypes "
-                f"{[keras.backend.standardize_dtype(leaf.dtype) for leaf in _leaves(self.x)]}"
-            )
-        gradients = self._gradients(of, self._inputs)
-        if all(gradient is None for gradient in gradients):
-            raise ValueError(
-                "A penalty on input gradients needs a model whose output depends on its inputs "
-                "through differentiable operations. Remove the operation that stops the "
-                "gradient. Received: no path from the inputs to the output of model "
-                f"{self._model.name!r}"
-            )
-        return [gradient for gradient in gradients if gradient is not None]
+        if (of, at) not in self._taken:
+            points = self.points(at)
+            gradients = self._gradients(of, points)
+            if all(gradient is None for gradient in gradients):
+                raise ValueError(
+                    "A penalty on input gradients needs a model whose output depends on its "
+                    "inputs through differentiable operations. Remove the operation that stops "
+                    "the gradient. Received: no path from the "
+                    f"{'inputs' if at is None else f'output of layer {at!r}'} to the output of "
+                    f"model {self._model.name!r}"
+                )
+            self._taken[of, at] = [
+                ops.zeros_like(point) if gradient is None else gradient
+                for gradient, point in zip(gradients, points, strict=True)
+            ]
+        return self._taken[of, at]
 
     def parameter_gradients(self, of: Callable[[Any], Any]) -> list[Any]:
-        """The gradient of a scalar with respect to the trainable parameters.
+        """The gradient of a function of the outputs with respect to the trainable parameters.
 
         Args:
-            of: Function of a structure like `y_pred` that returns a scalar tensor.
+            of: Function of a structure like `y_pred` that returns a tensor, whose sum is
+                differentiated.
 
         Returns:
             A list of tensors, one for each parameter that has a gradient.
@@ -137,11 +253,11 @@ class ForwardPass:
         return [gradient for gradient in gradients if gradient is not None]
 
     def _gradients(self, of: Callable[[Any], Any], wrt: list[Any]) -> list[Any]:
-        value, scalar_pullback = backend.vjp(lambda: of(self.y_pred), self.outputs)
+        value, sum_pullback = backend.vjp(lambda watch: of(self.y_pred), self.outputs)
         cotangents = [
             ops.zeros_like(output) if cotangent is None else cotangent
             for output, cotangent in zip(
-                self.outputs, scalar_pullback(ops.ones_like(value), self.outputs), strict=True
+                self.outputs, sum_pullback(ops.ones_like(value), self.outputs), strict=True
             )
         ]
         return self._pullback(keras.tree.pack_sequence_as(self.y_pred, cotangents), wrt)
@@ -156,20 +272,22 @@ def squared_norms(gradients: list[Any]) -> Any:
     Returns:
         Tensor `(batch_size,)`, at least single precision.
     """
-    total: Any = 0.0
-    for gradient in gradients:
-        flat = at_least_float32(ops.reshape(gradient, (ops.shape(gradient)[0], -1)))
-        total = total + ops.sum(ops.square(flat), axis=1)
-    return total
+    return sum(ops.sum(ops.square(flat), axis=1) for flat in flattened(gradients))
 
 
-def _run(model: keras.Model, x: Any, training: bool) -> Any:
-    return model(x, training=training) if model._call_has_training_arg else model(x)
+def flattened(gradients: list[Any]) -> list[Any]:
+    """Gradients as tensors `(batch_size, size)` in at least single precision."""
+    return [
+        at_least_float32(ops.reshape(gradient, (ops.shape(gradient)[0], -1)))
+        for gradient in gradients
+    ]
+
+
+def _rounded(fraction: float, size: Any) -> Any:
+    if isinstance(size, int):
+        return round(fraction * size)
+    return ops.cast(ops.round(fraction * ops.cast(size, "float32")), "int32")
 
 
 def _leaves(structure: Any) -> list[Any]:
     return [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
-
-
-def _is_float(x: Any) -> bool:
-    return "float" in keras.backend.standardize_dtype(x.dtype)

@@ -4,45 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_gbr import _validation as check
 from keras_gbr import backend
 from keras_gbr.forward_pass import ForwardPass
 from keras_gbr.penalties import Penalty
-
-
-class _Terms:
-    """The penalties of a compiled model and the metrics that track their values.
-
-    A plain object on purpose: Keras tracks lists of metrics set on a model for good, and a
-    second `compile` has to forget the first one's.
-    """
-
-    def __init__(self, penalties: Sequence[Penalty], check_numerics: bool = False) -> None:
-        self.penalties = list(penalties)
-        self.check_numerics = check_numerics
-        self.metrics = [keras.metrics.Mean(name=penalty.name) for penalty in penalties]
-        self.traced = False
-
-    @property
-    def needs_parameters(self) -> bool:
-        return any(penalty.needs_parameters for penalty in self.penalties)
-
-    def add_to(self, loss: Any, forward: ForwardPass, values: dict[str, Any]) -> Any:
-        """The loss with all penalties added; updates the metrics and notes the values."""
-        for penalty, metric in zip(self.penalties, self.metrics, strict=True):
-            value = penalty(forward)
-            if len(value.shape):
-                value = forward.sample_mean(value)
-            metric.update_state(value, sample_weight=forward.batch_size)
-            values[f"the penalty `{penalty.name}`"] = value
-            weight = penalty.weight_at(forward.step)
-            if not (isinstance(weight, float) and weight == 0.0):
-                # Gradients are summed over replicas, and so are the losses of each.
-                share = ops.cast(weight, loss.dtype) / backend.num_replicas()
-                loss = loss + share * ops.cast(value, loss.dtype)
-        return loss
+from keras_gbr.terms import Terms
 
 
 class GBRMixin(backend.Trainer):
@@ -79,7 +46,7 @@ class GBRMixin(backend.Trainer):
     ```
     """
 
-    _terms = _Terms([])
+    _terms = Terms([])
 
     def compile(
         self,
@@ -92,7 +59,8 @@ class GBRMixin(backend.Trainer):
 
         Args:
             *args: As `keras.Model.compile`.
-            penalties: A list of penalties: `Jacobian`, `InputGradient`, `ParameterGradient`.
+            penalties: A list of penalties: `Jacobian`, `InputGradient`, `ParameterGradient`,
+                `Adversarial`.
                 Two with the same name need a `name=` of their own.
             check_numerics: Whether a step whose loss, penalty or gradient is not finite stops
                 `fit` with an error that names it, before any weight changes; with or without
@@ -106,7 +74,7 @@ class GBRMixin(backend.Trainer):
                 needs a loss and none is given; or `check_numerics` is to go with XLA. The model
                 is then left as it was.
         """
-        terms = _Terms(_checked(penalties), check.boolean("check_numerics", check_numerics))
+        terms = Terms(_checked(penalties), check.boolean("check_numerics", check_numerics))
         if check_numerics:
             args, kwargs = _without_xla(args, kwargs)
         loss = args[1] if len(args) > 1 else kwargs.get("loss")
@@ -145,7 +113,7 @@ class GBRMixin(backend.Trainer):
         Returns:
             A `ForwardPass`.
         """
-        return ForwardPass(self, x, y, sample_weight, training, self._terms.needs_parameters)
+        return self._terms.forward_pass(self, x, y, sample_weight, training)
 
     def penalized_loss(
         self, loss: Any, forward: ForwardPass, values: dict[str, Any] | None = None

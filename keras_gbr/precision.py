@@ -19,3 +19,8 @@ def at_least_float32(x: Any) -> Any:
     """
     x = ops.convert_to_tensor(x)
     return x if standardize_dtype(x.dtype) in ("float32", "float64") else ops.cast(x, "float32")
+
+
+def is_float(x: Any) -> bool:
+    """Whether a tensor or array has a floating-point type."""
+    return "float" in standardize_dtype(x.dtype)

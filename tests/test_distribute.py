@@ -34,7 +34,7 @@ def network(synchronized=True):
     """ENC, weight norm, synchronised statistics, and losses of layers before and behind them."""
     inputs = keras.Input((6, 6, 2))
     convolution = layers.Conv2D(
-        4, 3, activity_regularizer="l2", kernel_regularizer=gbr.ShiftedL2(0.01)
+        4, 3, activity_regularizer="l2", kernel_regularizer=gbr.ShiftedL2(0.01), name="conv2d"
     )
     x = gbr.ENC(convolution, learnable_alpha=True)(inputs)
     x = layers.BatchNormalization(synchronized=synchronized)(x)
@@ -60,6 +60,16 @@ PENALTIES = {
     "label gradient": [gbr.InputGradient(0.1, of="label_probability")],
     "jacobian": [gbr.Jacobian(0.1, num_projections=None)],
     "parameter gradient": [gbr.ParameterGradient(0.1)],
+    "several norms": [
+        gbr.InputGradient(0.001, norm=1, at="conv2d"),
+        gbr.InputGradient(0.01, target=1.0, method="finite_difference", name="difference"),
+        gbr.Adversarial(0.1, 0.1),
+    ],
+    "every other step": [
+        gbr.InputGradient(0.1, interval=2),
+        gbr.ParameterGradient(0.1, interval=3),
+        gbr.Jacobian(0.1, num_projections=None),
+    ],
     "all": [
         gbr.InputGradient(keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)),
         gbr.ParameterGradient(0.1),
@@ -83,7 +93,7 @@ def trained(replicas, penalties, optimizer):
 
 
 CASES = [(2, penalties, "sgd") for penalties in PENALTIES]
-CASES += [(2, "all", "adam"), (4, "none", "adam"), (4, "all", "sgd")]
+CASES += [(4, "every other step", "sgd"), (2, "all", "adam"), (4, "none", "adam"), (4, "all", "sgd")]
 
 
 @pytest.mark.parametrize(("replicas", "penalties", "optimizer"), CASES)

@@ -9,6 +9,7 @@ if keras.backend.backend() == "tensorflow":
         normal,
         num_replicas,
         replica_mean,
+        switch,
         vjp,
     )
 else:
@@ -18,4 +19,4 @@ else:
         f"Received: backend={keras.backend.backend()!r}"
     )
 
-__all__ = ["Trainer", "compiled", "normal", "num_replicas", "replica_mean", "vjp"]
+__all__ = ["Trainer", "compiled", "normal", "num_replicas", "replica_mean", "switch", "vjp"]

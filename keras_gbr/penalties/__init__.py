@@ -1,8 +1,16 @@
 """Penalties on gradients, for `GBRModel.compile(penalties=[...])`."""
 
+from keras_gbr.penalties.adversarial import Adversarial
 from keras_gbr.penalties.base import Penalty
 from keras_gbr.penalties.input_gradient import InputGradient
 from keras_gbr.penalties.jacobian import Jacobian, jacobian_squared_norms
 from keras_gbr.penalties.parameter_gradient import ParameterGradient
 
-__all__ = ["InputGradient", "Jacobian", "ParameterGradient", "Penalty", "jacobian_squared_norms"]
+__all__ = [
+    "Adversarial",
+    "InputGradient",
+    "Jacobian",
+    "ParameterGradient",
+    "Penalty",
+    "jacobian_squared_norms",
+]

@@ -1,4 +1,4 @@
-"""The gradient of the loss, or of the label's probability, with respect to the input."""
+"""The gradient of the loss, or of another number, with respect to the input."""
 
 from typing import Any
 
@@ -8,38 +8,58 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_gbr import _validation as check
 from keras_gbr.forward_pass import ForwardPass, squared_norms
-from keras_gbr.penalties.base import Penalty
-from keras_gbr.penalties.probabilities import probabilities
+from keras_gbr.penalties.base import InputPenalty
+from keras_gbr.penalties.sample_values import OF, SampleValues
+from keras_gbr.penalties.steepest import DUAL, check_norm, gradient_norms, steepest_steps
+from keras_gbr.precision import at_least_float32
+
+METHODS = ("double_backprop", "finite_difference")
 
 
 @keras.saving.register_keras_serializable("keras_gbr")
-class InputGradient(Penalty):
-    r"""Penalises the squared Euclidean norm of the gradient with respect to the input.
+class InputGradient(InputPenalty):
+    r"""Penalises the norm of the gradient with respect to the input.
 
-    With `of="loss"` its value is the mean over the samples of $\|\partial \ell_b / \partial
-    x_b\|^2$ ("double backpropagation"), $\ell_b$ the compiled loss of sample $b$ alone: all
-    outputs with their loss weights, without activity regularizers and `add_loss` terms, further
-    axes of the loss averaged. It depends neither on the batch size nor on the reduction of the
-    loss. With `of="label_probability"` it is the mean of $\|\partial p_b / \partial x_b\|^2$,
-    $p_b$ the probability of the true label.
+    Its value is the mean over the samples of $(\|\partial \ell_b / \partial x_b\| - t)^2$ with
+    $t$ the `target`, 0 by default, and $\ell_b$ a number of sample $b$:
+
+    - `of="loss"` ("double backpropagation"): the compiled loss of the sample alone, all outputs
+      with their loss weights, without activity regularizers and `add_loss` terms, further axes
+      of the loss averaged. It depends neither on the batch size nor on the reduction.
+    - `of="label_probability"`: the probability of its label.
+    - `of="output"`: the output itself, for models with one output number, such as a critic.
 
     Several inputs count as one vector; integer inputs are left out. Sample and class weights
     weight the mean as they weight that of the loss.
+
+    `method="finite_difference"` takes $(\ell(x + h d) - \ell(x)) / h$ for the norm, with $d$ the
+    direction of steepest growth held constant and $h$ the `step`. It needs no second
+    derivative, and a forward pass more. It is off by about $h/2$ times the curvature along $d$,
+    and in half precision by roundings divided by $h$.
 
     Batch normalisation in training mode couples the samples of a batch: the gradient of a
     sample's loss then includes its effect through the statistics of the others.
 
     Args:
         weight: Float >= 0 or a `LearningRateSchedule`; see `Penalty`.
-        of: `"loss"` or `"label_probability"`. The latter needs one output `(batch_size,
-            classes)`, of logits unless the compiled loss takes probabilities, or
+        norm: 1, 2 or `"inf"`: which norm of the gradient. 1 answers attacks that are bounded
+            in the infinity norm, `"inf"` those that are bounded in the 1-norm.
+        target: Float >= 0. Above 0 the penalty is two-sided, as in WGAN-GP with 1.
+        of: `"loss"`, `"label_probability"` or `"output"`. The second needs one output
+            `(batch_size, classes)`, of logits unless the compiled loss takes probabilities, or
             `(batch_size, 1)` for two classes, and labels that are integers `(batch_size,)` or
             `(batch_size, 1)`, or shaped as the output.
+        method: `"double_backprop"` or `"finite_difference"`.
+        step: Float > 0, the length of the step in units of the input; only for
+            `method="finite_difference"`.
+        at: Name of a layer whose output takes the place of the input; see `InputPenalty`.
+        interval: See `Penalty`.
+        fraction: See `Penalty`.
         name: Name of the metric.
 
     Raises:
         ValueError: An argument is out of its range; the model is compiled without a loss; it
-            has no floating-point input; or the labels do not fit.
+            has no floating-point input; or the labels or outputs do not fit.
 
     Example:
 
@@ -49,61 +69,58 @@ class InputGradient(Penalty):
 
     Reference:
         Drucker & LeCun 1992, "Improving Generalization Performance Using Double
-        Backpropagation"; Li, Chen & Yang, theorem 2 (the label's probability).
+        Backpropagation"; Li, Chen & Yang, theorem 2 (the label's probability); Gulrajani et al.
+        2017, equation 3 (WGAN-GP); Finlay & Oberman 2019, "Scaleable input gradient
+        regularization for adversarial robustness" (finite differences and norms).
     """
 
     default_name = "input_gradient"
-    needs_loss = True
 
     def __init__(
-        self, weight: float | LearningRateSchedule, of: str = "loss", name: str | None = None
+        self,
+        weight: float | LearningRateSchedule,
+        norm: int | str = 2,
+        target: float = 0.0,
+        of: str = "loss",
+        method: str = "double_backprop",
+        step: float = 0.01,
+        at: str | None = None,
+        interval: int = 1,
+        fraction: float = 1.0,
+        name: str | None = None,
     ) -> None:
-        super().__init__(weight, name)
-        self.of = check.choice("of", of, ("loss", "label_probability"))
+        super().__init__(weight, at, name=name, interval=interval, fraction=fraction)
+        self.norm = check_norm("norm", norm)
+        self.target = check.number("target", target)
+        self.of = check.choice("of", of, OF)
+        self.method = check.choice("method", method, METHODS)
+        self.step = check.number("step", step, exclusive=True)
         self.needs_loss = self.of == "loss"
 
     def __call__(self, forward: ForwardPass) -> Any:
-        def total(y_pred: Any) -> Any:
-            # The sum, not the mean: each sample's gradient is that of its own loss.
-            values = forward.losses if self.of == "loss" else _label_probabilities(forward)
-            return ops.sum(values(y_pred))
+        values = SampleValues(forward, self.of)
+        gradients = forward.input_gradients(values, self.at)
+        if self.method == "finite_difference":
+            norms = self._differences(forward, values, gradients)
+        elif self.norm == 2 and self.target == 0:
+            return squared_norms(gradients)
+        else:
+            norms = gradient_norms(gradients, self.norm)
+        return ops.square(norms - self.target)
 
-        return squared_norms(forward.input_gradients(total))
+    def _differences(self, forward: ForwardPass, values: Any, gradients: list[Any]) -> Any:
+        directions = steepest_steps(gradients, DUAL[self.norm])
+        steps = [self.step * ops.stop_gradient(direction) for direction in directions]
+        ends = values(forward.outputs_at(steps, self.at)), values(forward.y_pred)
+        high, low = (at_least_float32(end) for end in ends)
+        return (high - low) / self.step
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "of": self.of}
-
-
-def _label_probabilities(forward: ForwardPass) -> Any:
-    output = forward.outputs[0]
-    if len(forward.outputs) != 1 or len(output.shape) != 2:
-        raise ValueError(
-            'InputGradient(of="label_probability") needs a model with one output of shape '
-            '(batch_size, classes). Use of="loss". Received: outputs of shapes '
-            f"{[tuple(output.shape) for output in forward.outputs]}"
-        )
-    labels = _one_hot(forward.y, output)
-
-    def values(y_pred: Any) -> Any:
-        probability = probabilities(forward, keras.tree.flatten(y_pred)[0])
-        if output.shape[1] == 1:
-            probability = ops.concatenate([1 - probability, probability], axis=1)
-        return ops.sum(ops.cast(labels, probability.dtype) * probability, axis=1)
-
-    return values
-
-
-def _one_hot(y: Any, output: Any) -> Any:
-    """Labels `(batch_size,)`, `(batch_size, 1)` or `(batch_size, classes)` as the last."""
-    shapes = [tuple(leaf.shape) for leaf in keras.tree.flatten(y) if leaf is not None]
-    classes = output.shape[1]
-    if len(shapes) == 1:
-        (label,) = (leaf for leaf in keras.tree.flatten(y) if leaf is not None)
-        if shapes[0][1:] in ((), (1,)):
-            return ops.one_hot(ops.reshape(ops.cast(label, "int32"), (-1,)), max(classes, 2))
-        if shapes[0][1:] == (classes,):
-            return label
-    raise ValueError(
-        'InputGradient(of="label_probability") needs labels of shape (batch_size,), '
-        f"(batch_size, 1) or (batch_size, {classes}). Received: labels of shapes {shapes}"
-    )
+        return {
+            **super().get_config(),
+            "norm": self.norm,
+            "target": self.target,
+            "of": self.of,
+            "method": self.method,
+            "step": self.step,
+        }

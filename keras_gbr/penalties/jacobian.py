@@ -11,7 +11,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_gbr import _validation as check
 from keras_gbr import backend
 from keras_gbr.forward_pass import ForwardPass, squared_norms
-from keras_gbr.penalties.base import Penalty
+from keras_gbr.penalties.base import InputPenalty
 from keras_gbr.penalties.probabilities import probabilities
 from keras_gbr.precision import at_least_float32
 
@@ -21,7 +21,7 @@ _STRIDE = 0x9E3779B1
 
 
 @keras.saving.register_keras_serializable("keras_gbr")
-class Jacobian(Penalty):
+class Jacobian(InputPenalty):
     r"""The generalization bound regularizer: penalises $\|\partial f / \partial x\|_F^2$.
 
     Its value is the mean over the samples of the squared Frobenius norm of the Jacobian of the
@@ -43,6 +43,9 @@ class Jacobian(Penalty):
         num_projections: Whole number >= 1, or `None` for the exact value.
         of: `"output"`, or `"probabilities"`: the softmax (one unit: the sigmoid) of an output of
             logits. An output that the compiled loss takes for probabilities is used as it is.
+        at: Name of a layer whose output takes the place of the input; see `InputPenalty`.
+        interval: See `Penalty`.
+        fraction: See `Penalty`.
         seed: Whole number >= 0 that the directions depend on, together with the number of
             updates. Drawn from Python's `random` if `None`.
         name: Name of the metric.
@@ -69,10 +72,13 @@ class Jacobian(Penalty):
         weight: float | LearningRateSchedule,
         num_projections: int | None = 1,
         of: str = "output",
+        at: str | None = None,
+        interval: int = 1,
+        fraction: float = 1.0,
         seed: int | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(weight, name)
+        super().__init__(weight, at, name=name, interval=interval, fraction=fraction)
         if num_projections is not None:
             num_projections = check.integer("num_projections", num_projections)
         self.num_projections = num_projections
@@ -81,7 +87,7 @@ class Jacobian(Penalty):
         self.seed = check.integer("seed", seed, minimum=0)
 
     def __call__(self, forward: ForwardPass) -> Any:
-        return jacobian_squared_norms(forward, self.of, self.num_projections, self.seed)
+        return jacobian_squared_norms(forward, self.of, self.num_projections, self.seed, self.at)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -93,7 +99,11 @@ class Jacobian(Penalty):
 
 
 def jacobian_squared_norms(
-    forward: ForwardPass, of: str = "output", num_projections: int | None = None, seed: int = 0
+    forward: ForwardPass,
+    of: str = "output",
+    num_projections: int | None = None,
+    seed: int = 0,
+    at: str | None = None,
 ) -> Any:
     """The squared Frobenius norm of each sample's Jacobian, exact or estimated.
 
@@ -102,16 +112,16 @@ def jacobian_squared_norms(
         of: `"output"` or `"probabilities"`, see `Jacobian`.
         num_projections: Number of random directions, or `None` for the exact value.
         seed: Seed of the directions.
+        at: The inner layer whose output takes the place of the inputs.
 
     Returns:
         Tensor `(batch_size,)`.
     """
     if num_projections is None:
-        return sum(
-            jacobian_row_squared_norms(forward, of, row) for row in range(output_size(forward))
-        )
+        rows = range(output_size(forward))
+        return sum(jacobian_row_squared_norms(forward, of, row, at) for row in rows)
     estimates = [
-        squared_norms(forward.input_gradients(_projection(forward, of, seed, draw)))
+        squared_norms(forward.input_gradients(_projection(forward, of, seed, draw), at))
         for draw in range(num_projections)
     ]
     total = sum(estimates)
@@ -119,13 +129,16 @@ def jacobian_squared_norms(
     return ops.cast(size, total.dtype) * total / num_projections
 
 
-def jacobian_row_squared_norms(forward: ForwardPass, of: str, row: Any) -> Any:
+def jacobian_row_squared_norms(
+    forward: ForwardPass, of: str, row: Any, at: str | None = None
+) -> Any:
     """The squared norm of one row of each sample's Jacobian.
 
     Args:
         forward: The forward pass.
         of: `"output"` or `"probabilities"`, see `Jacobian`.
         row: Whole number or scalar integer tensor, from 0. A row beyond the last is 0.
+        at: The inner layer whose output takes the place of the inputs.
 
     Returns:
         Tensor `(batch_size,)`.
@@ -139,7 +152,7 @@ def jacobian_row_squared_norms(forward: ForwardPass, of: str, row: Any) -> Any:
             offset += flat.shape[1]
         return total
 
-    return squared_norms(forward.input_gradients(entry))
+    return squared_norms(forward.input_gradients(entry, at))
 
 
 def output_size(forward: ForwardPass) -> int:

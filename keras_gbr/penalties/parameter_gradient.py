@@ -23,6 +23,8 @@ class ParameterGradient(Penalty):
 
     Args:
         weight: Float >= 0 or a `LearningRateSchedule`; see `Penalty`.
+        interval: See `Penalty`.
+        fraction: See `Penalty`.
         name: Name of the metric.
 
     Raises:

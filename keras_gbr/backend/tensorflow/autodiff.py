@@ -1,7 +1,7 @@
 """Pullbacks by gradient tapes, random numbers and graphs."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -13,26 +13,33 @@ _REPLICA_STRIDE = 0x61C88647
 
 
 def vjp(
-    function: Callable[[], Any], inputs: list[Any], parameters: bool = False
+    function: Callable[[Callable[[Any], Any]], Any], inputs: list[Any], parameters: bool = False
 ) -> tuple[Any, Callable[..., list[Any]]]:
     """Runs `function` and returns its output with its pullback.
 
     Args:
-        function: Takes nothing and returns a tensor or a nested structure of them.
+        function: Returns a tensor or a nested structure of them. It is given a function `watch`:
+            what it computes with `watch(tensor)` instead of `tensor` has a gradient with respect
+            to what that returned.
         inputs: Tensors that `function` reads.
         parameters: Whether the pullback also reaches the trainable variables that `function`
             reads.
 
     Returns:
         The output, and a function `pullback(cotangent, wrt)`: it takes a structure like the
-        output and a list of `inputs` or variables, and returns a list of gradients, `None`
+        output and a list of `inputs`, watched tensors or variables, and returns a list of gradients, `None`
         where the output does not depend on one. It may be called several times, and what it
         computes is differentiable itself.
     """
     tape = tf.GradientTape(persistent=True, watch_accessed_variables=parameters)
     with tape, _TwiceDifferentiableMoments():
+
+        def watch(tensor: Any) -> Any:
+            tape.watch(tensor)
+            return tensor
+
         tape.watch(inputs)
-        output = function()
+        output = function(watch)
 
     def pullback(cotangent: Any, wrt: list[Any]) -> list[Any]:
         gradients = tape.gradient(output, wrt, output_gradients=cotangent)
@@ -93,6 +100,16 @@ def normal(shape: tuple[Any, ...], seed: int, step: Any) -> Any:
     seeds = (tf.cast(seed, "int64") + _REPLICA_STRIDE * tf.cast(replica_id(), "int64")) % 2**31
     pair = tf.stack([tf.cast(seeds, "int32"), tf.cast(step, "int32")])
     return tf.random.stateless_normal(tf.stack(shape), pair)
+
+
+def switch(index: Any, branches: Sequence[Callable[[], Any]]) -> Any:
+    """What one of several functions returns; the others do not run.
+
+    Args:
+        index: Scalar integer tensor, the number of the function.
+        branches: Functions that return structures of tensors of the same kind.
+    """
+    return branches[0]() if len(branches) == 1 else tf.switch_case(index, list(branches))
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

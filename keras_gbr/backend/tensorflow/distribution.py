@@ -28,6 +28,11 @@ def num_replicas() -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def replicas_of(model: Any) -> int:
+    """The number of replicas that a model trains on."""
+    return model.distribute_strategy.num_replicas_in_sync
+
+
 def replica_id() -> Any:
     """The number of this replica, from 0: a whole number or a scalar tensor."""
     context = tf.distribute.get_replica_context()
@@ -144,7 +149,7 @@ def check_training(model: Any) -> None:
     Raises:
         ValueError: There are several replicas, and such a setting.
     """
-    if model.distribute_strategy.num_replicas_in_sync == 1:
+    if replicas_of(model) == 1:
         return
     for name, applies, reason in _REFUSED:
         value = applies(model)

@@ -65,7 +65,7 @@ def require(loss: Any, model: Any) -> None:
     # What is not known to be constant counts as trainable: rather one alarm too many.
     constants = {id(weight.value.handle) for weight in model.non_trainable_variables}
     graph = loss.graph
-    variables = [inner for outer, inner in graph.captures if id(outer) not in constants]
+    variables = [inner for outer, inner in graph.captures if id(_origin(outer)) not in constants]
     for calls in _missing(graph, [loss], [v for v in variables if v.dtype == tf.resource]):
         operation = calls[-1].type
         way = next(way for part, way in _WAYS_OUT.items() if re.search(part, operation))
@@ -75,6 +75,13 @@ def require(loss: Any, model: Any) -> None:
             f"{_BACKWARD.split(operation)[0]} of {layer}. Replace it by {way}, or train "
             f"without the penalty. Received: {operation} without a gradient at {calls[-1].name}"
         )
+
+
+def _origin(tensor: Any) -> Any:
+    """What a tensor is outside of all functions that have captured it."""
+    captures = getattr(getattr(tensor, "graph", None), "captures", ())
+    outer = next((outer for outer, inner in captures if inner is tensor), None)
+    return tensor if outer is None else _origin(outer)
 
 
 def _missing(graph: Any, targets: Iterable[Any], sources: Iterable[Any]) -> Iterator[list[Any]]:

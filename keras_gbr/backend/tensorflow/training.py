@@ -1,5 +1,6 @@
 """The train step, and what training needs around it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_gbr.backend.tensorflow import distribution, numerics, second_derivatives
+from keras_gbr.backend.tensorflow.autodiff import switch
 
 
 class Trainer:
@@ -37,7 +39,24 @@ class Trainer:
     def make_train_function(self, force: bool = False) -> Any:
         """Compiles the step of `fit`; called by Keras before the first one."""
         distribution.check_training(self)
-        return super().make_train_function(force)  # type: ignore[misc]
+        if distribution.replicas_of(self) == 1 or len(self._terms.kinds) == 1:  # type: ignore[attr-defined]
+            return super().make_train_function(force)  # type: ignore[misc]
+        if self.train_function is None or force:
+            self.train_function = self._train_function_of_kinds()
+        return self.train_function
+
+    def _train_function_of_kinds(self) -> Callable[[Any], Any]:
+        # Replicas cannot meet in a branch: each kind of step is a graph, and Python chooses.
+        terms = self._terms  # type: ignore[attr-defined]
+
+        def step(kind: int, data: Any) -> Any:
+            with terms.restricted_to(kind):
+                return self.train_step(data)
+
+        functions = [
+            self._make_function(functools.partial(step, kind)) for kind in range(len(terms.kinds))
+        ]
+        return lambda data: functions[int(terms.kind_of(self.optimizer.iterations))](data)  # type: ignore[attr-defined]
 
     def make_predict_function(self, force: bool = False) -> Any:
         """Compiles the step of `predict`; called by Keras before the first one."""
@@ -68,26 +87,59 @@ class Trainer:
 
 
 def _train_step(model: Any, data: Any) -> dict[str, Any]:
-    """One forward pass for the loss and all penalties, one update."""
+    """One forward pass for the loss and the penalties of this step, one update."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if tf.executing_eagerly() and model.penalties and not model._terms.traced:
+    terms = model._terms
+    if tf.executing_eagerly() and terms.penalties and not terms.traced:
         second_derivatives.require_of(lambda: _penalized(model, x, y, sample_weight)[1])
-        model._terms.traced = True
-    state = numerics.state(model) if model._terms.check_numerics else []
+        terms.traced = True
+    state = numerics.state(model) if terms.check_numerics else []
+    if terms.is_restricted or len(terms.kinds) == 1:
+        gradients, values, logs = _gradients(model, x, y, sample_weight)
+    else:
+        gradients, values, logs = _gradients_of_kind(model, x, y, sample_weight)
+    checks = []
+    if terms.check_numerics:
+        checks = numerics.require_finite(gradients, values, model, state)
+    with tf.control_dependencies(checks):
+        model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
+    return logs
+
+
+def _gradients(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    """Everything of a step but the update: gradients, what the loss consists of, and logs."""
     with tf.GradientTape() as tape:
         forward, loss, values = _penalized(model, x, y, sample_weight)
         model._loss_tracker.update_state(
             loss * distribution.num_replicas(), sample_weight=forward.batch_size
         )
         scaled_loss = model.optimizer.scale_loss(loss)
-    weights = model.trainable_weights
-    gradients = tape.gradient(scaled_loss, weights)
-    checks = []
-    if model._terms.check_numerics:
-        checks = numerics.require_finite(gradients, values, model, state)
-    with tf.control_dependencies(checks):
-        model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-    return model.compute_metrics(x, y, forward.y_pred, sample_weight=sample_weight)
+    gradients = tape.gradient(scaled_loss, model.trainable_weights)
+    logs = model.compute_metrics(x, y, forward.y_pred, sample_weight=sample_weight)
+    return gradients, values, logs
+
+
+def _gradients_of_kind(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    """As `_gradients`, with the penalties of the kind of this step alone.
+
+    The whole of it is in the branch: a branch with the penalties alone would, in steps without
+    them, feed zeros into the gradient of every activation.
+    """
+    used = set()
+
+    def branch(kind: int) -> tuple[Any, Any, Any]:
+        with model._terms.restricted_to(kind):
+            gradients, values, logs = _gradients(model, x, y, sample_weight)
+        used.update(index for index, gradient in enumerate(gradients) if gradient is not None)
+        # All branches return the same kinds of tensors.
+        pairs = zip(gradients, model.trainable_weights, strict=True)
+        dense = [tf.zeros_like(w) if g is None else tf.convert_to_tensor(g) for g, w in pairs]
+        return dense, values, logs
+
+    branches = [functools.partial(branch, kind) for kind in range(len(model._terms.kinds))]
+    kind = model._terms.kind_of(model.optimizer.iterations)
+    gradients, values, logs = switch(kind, branches)
+    return [g if index in used else None for index, g in enumerate(gradients)], values, logs
 
 
 def _penalized(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, dict[str, Any]]:

@@ -1,0 +1,86 @@
+"""Reaches a tensor inside a model: what a layer gives to the layers after it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from keras_gbr import _validation as check
+from keras_gbr.precision import is_float
+
+_lock = threading.Lock()
+
+
+def layer_named(model: keras.Model, name: str) -> keras.Layer:
+    """The layer of a model, at any depth, that `at=` names.
+
+    Raises:
+        ValueError: There is none, or more than one, of that name.
+    """
+    layers = list(dict.fromkeys(model._flatten_layers(include_self=False)))
+    found = [layer for layer in layers if layer.name == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        expected = f"`at` must name one layer of model {model.name!r}; {len(found)} have this name."
+    else:
+        names = ", ".join(repr(layer.name) for layer in layers)
+        expected = f"`at` must name a layer of model {model.name!r}, one of {names}."
+    raise check.fail(expected, "at", name)
+
+
+@contextmanager
+def replaced_outputs(layer: keras.Layer, replace: Callable[[Any], Any]) -> Iterator[None]:
+    """Puts a function between a layer and what comes after it, in this thread.
+
+    Args:
+        layer: The layer. Its mask and losses stay as they are.
+        replace: Takes a floating-point output of the layer and returns a tensor like it. Called
+            for each of them, in the order in which they are computed.
+    """
+    # Replicas run in threads whose blocks overlap: the last one out takes the hook away.
+    with _lock:
+        hook = vars(layer).get("call")
+        if not isinstance(hook, _Hook):
+            hook = _Hook(layer)
+        hook.users += 1
+    hook.local.replace = replace
+    try:
+        yield
+    finally:
+        del hook.local.replace
+        with _lock:
+            hook.users -= 1
+            if not hook.users:
+                hook.remove(layer)
+
+
+class _Hook:
+    """Stands in for the `call` of a layer.
+
+    The instance dictionary is changed directly: an attribute assignment would make Keras track
+    what is assigned.
+    """
+
+    def __init__(self, layer: keras.Layer) -> None:
+        self.users = 0
+        self.local = threading.local()
+        self.call = layer.call
+        self.own = vars(layer).get("call")
+        vars(layer)["call"] = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        outputs = self.call(*args, **kwargs)
+        replace = getattr(self.local, "replace", None)
+        if replace is None:
+            return outputs
+        return keras.tree.map_structure(
+            lambda leaf: replace(leaf) if is_float(leaf) else leaf, outputs, none_is_leaf=False
+        )
+
+    def remove(self, layer: keras.Layer) -> None:
+        del vars(layer)["call"]
+        if self.own is not None:
+            vars(layer)["call"] = self.own
