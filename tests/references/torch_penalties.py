@@ -6,7 +6,7 @@ Keras. PyTorch is no requirement of the tests; the file was made in an environme
     pip install torch==2.13.0 numpy
     python tests/references/torch_penalties.py
 
-Two tanh networks in double precision, their weights, inputs and labels from a fixed seed. For
+Tanh networks in double precision, their weights, inputs and labels from a fixed seed. For
 every penalty the file has the mean over the samples and its gradient with respect to every
 parameter, by torch.autograd through the gradient inside. Layouts are those of PyTorch: kernels
 `(out, in)` and `(out, in, height, width)`, images `(samples, channels, height, width)`.
@@ -28,55 +28,46 @@ STEP, EPSILON = 0.01, 0.1
 torch.set_default_dtype(torch.float64)
 
 
-def dense_network() -> tuple[nn.Module, tuple[int, ...]]:
-    return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, CLASSES)), (5,)
+def dense_network(outputs: int = CLASSES) -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, outputs))
 
 
-def conv_network() -> tuple[nn.Module, tuple[int, ...]]:
+def conv_network() -> nn.Module:
     layers = [nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Conv2d(3, 4, 2, stride=2), nn.Tanh()]
     pooling = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(*layers, *pooling, nn.Linear(4, CLASSES)), (2, 6, 6)
+    return nn.Sequential(*layers, *pooling, nn.Linear(4, CLASSES))
 
 
-def losses(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The cross-entropy of each sample."""
-    return functional.cross_entropy(model(x), y, reduction="none")
+# One number a sample, as a function of the output and the labels.
+Function = Callable[[Tensor, Tensor], Tensor]
+# The mean over the samples, as a function of the model, the inputs and the labels.
+Penalty = Callable[[nn.Module, Tensor, Tensor], Tensor]
+# What moves a flat input `(samples, inputs)`, as a function of its gradient.
+Direction = Callable[[Tensor], Tensor]
 
 
-def label_probabilities(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    return torch.softmax(model(x), dim=1)[torch.arange(len(y)), y]
+def loss(logits: Tensor, y: Tensor) -> Tensor:
+    return functional.cross_entropy(logits, y, reduction="none")
 
 
-def output_sums(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    return model(x).sum(dim=1)
+def label_probability(logits: Tensor, y: Tensor) -> Tensor:
+    return torch.softmax(logits, dim=1)[torch.arange(len(y)), y]
 
 
-def input_gradient(
-    function: Callable[..., Tensor], model: nn.Module, x: Tensor, y: Tensor
-) -> Tensor:
-    """The gradient of each sample's value by its own input, flat: `(samples, inputs)`."""
-    x = x.clone().requires_grad_()
+def output(numbers: Tensor, y: Tensor) -> Tensor:
+    return numbers[:, 0]
+
+
+def input_gradient(function: Function, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The gradient of each sample's number by its own input, flat: `(samples, inputs)`."""
+    if not x.requires_grad:
+        x = x.clone().requires_grad_()
     # Samples do not depend on each other, so the gradient of the sum has them all.
-    (gradient,) = torch.autograd.grad(function(model, x, y).sum(), x, create_graph=True)
+    (gradient,) = torch.autograd.grad(function(model(x), y).sum(), x, create_graph=True)
     return gradient.flatten(1)
 
 
-def jacobian(of: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """The squared Frobenius norm of the Jacobian of `of(logits)`, row by row."""
-
-    def value(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        rows = [
-            input_gradient(lambda m, x, y, row=row: of(m(x))[:, row], model, x, y)
-            for row in range(CLASSES)
-        ]
-        return torch.stack(rows).square().sum(dim=(0, 2)).mean()
-
-    return value
-
-
-def gradient_norm(
-    function: Callable[..., Tensor], order: float = 2, target: float = 0.0
-) -> Callable[..., Tensor]:
+def gradient_norm(function: Function, order: float = 2, target: float = 0.0) -> Penalty:
     """(||d function / dx|| - target)^2, `order` that of the norm."""
 
     def value(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -87,55 +78,108 @@ def gradient_norm(
     return value
 
 
-def finite_difference(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """((loss(x + h d) - loss(x)) / h)^2 with d = gradient / ||gradient|| held constant."""
-    gradient = input_gradient(losses, model, x, y).detach()
-    direction = gradient / torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-    moved = x + STEP * direction.reshape(x.shape)
-    return ((losses(model, moved, y) - losses(model, x, y)) / STEP).square().mean()
-
-
-def adversarial(direction: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """The loss at x + epsilon * direction(gradient), the shift held constant."""
+def jacobian(of: Callable[[Tensor], Tensor]) -> Penalty:
+    """The squared Frobenius norm of the Jacobian of `of(logits)`, row by row."""
 
     def value(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        gradient = input_gradient(losses, model, x, y).detach()
-        return losses(model, x + EPSILON * direction(gradient).reshape(x.shape), y).mean()
+        rows = [
+            gradient_norm(lambda logits, y, row=row: of(logits)[:, row]) for row in range(CLASSES)
+        ]
+        return sum(row(model, x, y) for row in rows)
 
     return value
 
 
+def inner_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """||d loss / dh||^2 with h what the first activation puts out."""
+    return gradient_norm(loss)(model[2:], model[:2](x), y)
+
+
+def first_half(penalty: Penalty) -> Penalty:
+    return lambda model, x, y: penalty(model, x[: SAMPLES // 2], y[: SAMPLES // 2])
+
+
+def unit(gradient: Tensor) -> Tensor:
+    return gradient / torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+
+
+def largest_entry(gradient: Tensor) -> Tensor:
+    chosen = functional.one_hot(gradient.abs().argmax(dim=1), gradient.shape[1])
+    return chosen * gradient.sign()
+
+
+def moved(direction: Direction, length: float, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """x + length * direction(gradient of the loss), the shift held constant."""
+    gradient = input_gradient(loss, model, x, y).detach()
+    return x + length * direction(gradient).reshape(x.shape)
+
+
+def difference(direction: Direction, target: float = 0.0) -> Penalty:
+    """((loss(x + h d) - loss(x)) / h - target)^2 with d the direction."""
+
+    def value(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        high, low = loss(model(moved(direction, STEP, model, x, y)), y), loss(model(x), y)
+        return ((high - low) / STEP - target).square().mean()
+
+    return value
+
+
+def adversarial(direction: Direction) -> Penalty:
+    """The loss at x + epsilon * direction(gradient)."""
+    return lambda model, x, y: loss(model(moved(direction, EPSILON, model, x, y)), y).mean()
+
+
 def parameter_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     parameters = list(model.parameters())
-    gradients = torch.autograd.grad(losses(model, x, y).mean(), parameters, create_graph=True)
+    gradients = torch.autograd.grad(loss(model(x), y).mean(), parameters, create_graph=True)
     return sum(gradient.square().sum() for gradient in gradients)
 
 
-PENALTIES: dict[str, Callable[..., Tensor]] = {
-    "jacobian of the output": jacobian(lambda logits: logits),
-    "jacobian of the probabilities": jacobian(lambda logits: torch.softmax(logits, dim=1)),
-    "gradient of the loss": gradient_norm(losses),
-    "gradient of the loss, norm 1": gradient_norm(losses, 1),
-    "gradient of the loss, norm inf": gradient_norm(losses, torch.inf),
-    "gradient of the loss, target 1": gradient_norm(losses, target=1.0),
-    "gradient of the loss, norm 1, target 1": gradient_norm(losses, 1, 1.0),
-    "gradient of the loss by differences": finite_difference,
-    "gradient of the label's probability": gradient_norm(label_probabilities),
-    "gradient of the output": gradient_norm(output_sums),
-    "gradient of the output, target 1": gradient_norm(output_sums, target=1.0),
-    "gradient by the parameters": parameter_gradient,
-    "adversarial, norm inf": adversarial(torch.sign),
-    "adversarial, norm 2": adversarial(lambda gradient: functional.normalize(gradient)),
+OF_CLASSIFIERS: dict[str, Penalty] = {
+    "Jacobian": jacobian(lambda logits: logits),
+    "Jacobian of probabilities": jacobian(lambda logits: torch.softmax(logits, dim=1)),
+    "InputGradient": gradient_norm(loss),
+    "InputGradient, norm 1": gradient_norm(loss, 1),
+    "InputGradient, norm inf": gradient_norm(loss, torch.inf),
+    "InputGradient, target 1": gradient_norm(loss, target=1.0),
+    "InputGradient, norm 1, target 1": gradient_norm(loss, 1, 1.0),
+    "InputGradient of the label's probability": gradient_norm(label_probability),
+    "InputGradient at the first layer": inner_gradient,
+    "InputGradient, fraction 1/2": first_half(gradient_norm(loss)),
+    "InputGradient by differences": difference(unit),
+    "InputGradient by differences, norm 1": difference(torch.sign),
+    "InputGradient by differences, norm inf": difference(largest_entry),
+    "InputGradient by differences, target 1": difference(unit, 1.0),
+    "ParameterGradient": parameter_gradient,
+    "Adversarial, norm inf": adversarial(torch.sign),
+    "Adversarial, norm 2": adversarial(unit),
+    "Adversarial, norm 1": adversarial(largest_entry),
+    "Adversarial, no norm": adversarial(lambda gradient: gradient),
+}
+OF_CRITICS: dict[str, Penalty] = {
+    "InputGradient of the output": gradient_norm(output),
+    "InputGradient of the output, target 1": gradient_norm(output, target=1.0),
+}
+# Name: the network, the shape of its inputs and its penalties.
+NETWORKS = {
+    "dense": (dense_network(), (5,), OF_CLASSIFIERS),
+    "conv": (conv_network(), (2, 6, 6), OF_CLASSIFIERS),
+    "critic": (dense_network(1), (5,), OF_CRITICS),
 }
 
 
-def rounded(array: Any) -> list[Any]:
+def rounded(array: np.ndarray) -> list[Any]:
     """Twelve digits: more than any comparison needs."""
     numbers = [float(f"{number:.12g}") for number in np.ravel(array)]
     return np.reshape(numbers, np.shape(array)).tolist()
 
 
-def reference(model: nn.Module, shape: tuple[int, ...], rng: np.random.Generator) -> dict[str, Any]:
+def reference(
+    model: nn.Module,
+    shape: tuple[int, ...],
+    penalties: dict[str, Penalty],
+    rng: np.random.Generator,
+) -> dict[str, Any]:
     """The network's weights and data, and what every penalty makes of them."""
 
     def draw(size: tuple[int, ...]) -> Tensor:
@@ -143,29 +187,27 @@ def reference(model: nn.Module, shape: tuple[int, ...], rng: np.random.Generator
         return torch.tensor(rng.standard_normal(size).round(4))
 
     for parameter in model.parameters():
-        parameter.data = draw(tuple(parameter.shape)) * 0.5
+        parameter.data = draw(tuple(parameter.shape)) / 2
     x = draw((SAMPLES, *shape))
     y = torch.tensor(rng.integers(0, CLASSES, SAMPLES))
     names, parameters = zip(*model.named_parameters(), strict=True)
-    penalties = {}
-    for name, penalty in PENALTIES.items():
+    weights = {n: p.detach().numpy().tolist() for n, p in zip(names, parameters, strict=True)}
+    results = {}
+    for name, penalty in penalties.items():
         value = penalty(model, x, y)
         gradients = torch.autograd.grad(value, parameters, materialize_grads=True)
-        penalties[name] = {
+        results[name] = {
             "value": value.item(),
             "gradients": {n: rounded(g.numpy()) for n, g in zip(names, gradients, strict=True)},
         }
-    weights = {n: p.detach().numpy().tolist() for n, p in zip(names, parameters, strict=True)}
-    return {"x": x.tolist(), "y": y.tolist(), "parameters": weights, "penalties": penalties}
+    return {"x": x.tolist(), "y": y.tolist(), "parameters": weights, "penalties": results}
 
 
 def main() -> None:
     rng = np.random.default_rng(SEED)
-    networks = {"dense": dense_network(), "conv": conv_network()}
-    content = {"torch": torch.__version__, "step": STEP, "epsilon": EPSILON}
-    content["networks"] = {name: reference(*network, rng) for name, network in networks.items()}
-    path = Path(__file__).with_suffix(".json")
-    path.write_text(json.dumps(content) + "\n")
+    content: dict[str, Any] = {"torch": torch.__version__, "step": STEP, "epsilon": EPSILON}
+    content["networks"] = {name: reference(*parts, rng) for name, parts in NETWORKS.items()}
+    Path(__file__).with_suffix(".json").write_text(json.dumps(content) + "\n")
 
 
 if __name__ == "__main__":
