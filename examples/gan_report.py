@@ -88,19 +88,21 @@ def write_figure(
         axes[key].axis("off")
     epochs = [row["epoch"] for row in rows]
 
-    def curve(key: str, column: str, color: str) -> None:
-        values = [row[column] for row in rows]
-        axes[key].plot(epochs, values, color=color, label=column.replace("_", " "))
+    def curve(key: str, column: str, label: str, color: str = "tab:blue") -> None:
+        axes[key].plot(epochs, [row[column] for row in rows], color=color, label=label)
 
-    curve("d", "distance", "tab:blue")
-    axes["d"].set_title("mean score, real minus generated", fontsize="medium")
-    curve("n", "gradient_norm", "tab:blue")
+    curve("d", "distance", "training images")
+    curve("d", "held_out_distance", "held out", "tab:red")
+    axes["d"].set_title("mean score of the critic, real minus generated", fontsize="medium")
+    axes["d"].set_ylim(bottom=0)
+    axes["d"].legend(frameon=False, loc="upper right", ncols=2)
+    curve("n", "gradient_norm", "")
     axes["n"].axhline(1, color="0.6", linewidth=1, linestyle="--")
     axes["n"].set_title("mean norm of the critic's gradient", fontsize="medium")
     for column, level, color in zip(
         ("precision", "recall"), reached, ("tab:blue", "tab:red"), strict=True
     ):
-        curve("q", column, color)
+        curve("q", column, column, color)
         axes["q"].axhline(level, color=color, linewidth=1, linestyle="--")
     axes["q"].set_title("precision and recall (dashed: real images)", fontsize="medium")
     axes["q"].legend(frameon=False, loc="lower right")

@@ -97,7 +97,8 @@ class WassersteinGAN(keras.Model):
         for real in ops.split(images, CRITIC_STEPS):
             generated = self.generate(BATCH_SIZE)
             x = ops.concatenate([self.between(real, generated), real, generated])
-            y = ops.repeat(ops.convert_to_tensor([[0.0], [-3.0], [3.0]]), BATCH_SIZE, axis=0)
+            labels = ops.convert_to_tensor([[0.0], [-3.0], [3.0]], x.dtype)
+            y = ops.repeat(labels, BATCH_SIZE, axis=0)
             logs = self.critic.train_step((x, y))
         # The critic stays as it is: its weights get no gradient.
         weights = self.generator.trainable_variables
@@ -132,16 +133,18 @@ class Monitor(keras.callbacks.Callback):
         # A penalty's value is that of each sample: here the squared norms.
         squares = gbr.InputGradient(0.0, of="output")(self.model.critic.forward_pass(points))
         precision, recall = precision_and_recall(self.real, generated)
+        scores = [ops.mean(self.model.critic(images)) for images in (self.real, generated)]
         row = {
             "epoch": epoch + 1,
             "distance": -float(logs["scores"]),
+            "held_out_distance": float(scores[0] - scores[1]),
             "penalty": float(logs["penalty"]),
             "gradient_norm": float(ops.mean(ops.sqrt(squares))),
             "precision": precision,
             "recall": recall,
         }
         self.rows.append(row)
-        values = ", ".join(f"{name} {row[name]:.3g}" for name in list(row)[1:])
+        values = ", ".join(f"{name.replace('_', ' ')} {row[name]:.3g}" for name in list(row)[1:])
         passed = time.monotonic() - self.start
         print(f"[{epoch + 1}/{self.epochs}] {values}: {passed:.0f} s", flush=True)
 
@@ -195,7 +198,7 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         raise SystemExit(f"wasserstein_gan.py: error: {error}") from None
     data = load()
-    images, real = data.train[0], data.test[0]
+    images, real = np.concatenate([data.train[0], data.validation[0]]), data.test[0]
     monitor = Monitor(real, options.epochs)
     train(images, monitor, options.weight, options.steps, options.seed)
     generated = monitor.images()
