@@ -31,17 +31,17 @@ STEPS = 100  # of the generator, an epoch
 LEARNING_RATE = 1e-3  # falls to 0
 
 
-def network(inputs: int | tuple[int, ...], widths: tuple[int, ...]) -> tuple[Any, Any]:
+def network(shape: tuple[int, ...], widths: tuple[int, ...]) -> tuple[Any, Any]:
     """Dense layers, without normalisation: it would make a sample's score depend on others."""
-    start = x = keras.Input((inputs,) if isinstance(inputs, int) else inputs)
-    x = layers.Flatten()(x)
+    start = keras.Input(shape)
+    x = layers.Flatten()(start)
     for width in widths:
         x = layers.LeakyReLU(0.2)(layers.Dense(width)(x))
     return start, x
 
 
 def make_generator() -> keras.Model:
-    start, x = network(LATENT, (128, 256))
+    start, x = network((LATENT,), (128, 256))
     pixels = layers.Dense(int(np.prod(SHAPE)), activation="sigmoid")(x)
     return keras.Model(start, layers.Reshape(SHAPE)(pixels))
 
