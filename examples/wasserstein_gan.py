@@ -52,7 +52,7 @@ def make_critic() -> gbr.GBRModel:
 
 
 def weighted_score(y_true: Any, y_pred: Any) -> Any:
-    """The critic's loss: its score, times the sign that the score is wanted small with."""
+    """The loss of the critic: each label times the score."""
     return ops.mean(y_true * y_pred, axis=-1)
 
 
