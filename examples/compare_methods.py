@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from example_tools import Progress, count, quiet_imports
+from example_tools import Progress, at_least, quiet_imports
 
 with quiet_imports(__file__):
     import keras
@@ -214,7 +214,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--dataset", default="digits", help="digits, or a TFDS image classification set")
-    add("--samples", type=count, help="at most so many training images")
+    add("--samples", type=at_least(1), help="at most so many training images")
     add(
         "--methods",
         nargs="+",
@@ -223,8 +223,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="METHOD",
         help=f"out of {', '.join(METHODS)}; plain always runs",
     )
-    add("--epochs", type=count, default=25, help="epochs of every training")
-    add("--seeds", type=count, default=3, help="trainings of every method")
+    add("--epochs", type=at_least(1), default=25, help="epochs of every training")
+    add("--seeds", type=at_least(1), default=3, help="trainings of every method")
     add(
         "--epsilon", type=float, default=0.125, help="largest change of a pixel by FGSM; 1 is white"
     )

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import math
 import os
 import sys
 import tempfile
@@ -41,14 +42,28 @@ def quiet_imports(script: str) -> Iterator[None]:
         os.close(saved)
 
 
-def count(text: str) -> int:
-    """A whole number >= 1 from the command line."""
+def at_least(minimum: int) -> Callable[[str], int]:
+    """The type of an option that takes whole numbers from `minimum`."""
+
+    def number(text: str) -> int:
+        try:
+            if int(text) >= minimum:
+                return int(text)
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"must be a whole number >= {minimum}. Received: {text}")
+
+    return number
+
+
+def positive(text: str) -> float:
+    """The type of an option that takes numbers above 0."""
     try:
-        if int(text) >= 1:
-            return int(text)
+        if 0 < float(text) < math.inf:
+            return float(text)
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"must be a whole number >= 1. Received: {text}")
+    raise argparse.ArgumentTypeError(f"must be a number > 0. Received: {text}")
 
 
 class Progress:

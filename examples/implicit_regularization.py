@@ -13,7 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from example_tools import Progress, aligned, count, quiet_imports, write_csv, write_whole
+from example_tools import (
+    Progress,
+    aligned,
+    at_least,
+    positive,
+    quiet_imports,
+    write_csv,
+    write_whole,
+)
 
 with quiet_imports(__file__):
     import keras
@@ -230,14 +238,14 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--steps",
-        type=count,
+        type=at_least(1),
         nargs="+",
         default=[32, 64, 128, 256],
         metavar="N",
         help="numbers of gradient steps in the time T, increasing; the step size is T / N",
     )
-    add("--time", type=float, default=2.0, metavar="T", help="when paths and flows are compared")
-    add("--seed", type=int, default=1, help="seed of the start")
+    add("--time", type=positive, default=2.0, metavar="T", help="when paths and flows are compared")
+    add("--seed", type=at_least(0), default=1, help="seed of the start")
     add("--output", type=Path, default=Path("results"), help="folder for the CSV and the PNG")
     add("--smoke", action="store_true", help="two step sizes: only a test")
     options = parser.parse_args(argv)
@@ -248,10 +256,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
             "argument --steps: must be two or more increasing numbers. "
             f"Received: {' '.join(map(str, options.steps))}"
         )
-    if not 0 < options.time < math.inf:
-        parser.error(f"argument --time: must be positive. Received: {options.time}")
-    if options.seed < 0:
-        parser.error(f"argument --seed: must be >= 0. Received: {options.seed}")
     return options
 
 

@@ -112,8 +112,8 @@ def test_the_example_writes_a_table_and_a_figure(tmp_path):
         (["--steps", "32"], "two or more increasing numbers. Received: 32"),
         (["--steps", "64", "32"], "two or more increasing numbers. Received: 64 32"),
         (["--steps", "0", "1"], "must be a whole number >= 1. Received: 0"),
-        (["--time", "nan"], "must be positive. Received: nan"),
-        (["--seed", "-1"], "must be >= 0. Received: -1"),
+        (["--time", "nan"], "must be a number > 0. Received: nan"),
+        (["--seed", "-1"], "must be a whole number >= 0. Received: -1"),
         (["--output", __file__], "File exists"),
     ],
 )
