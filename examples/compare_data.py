@@ -1,4 +1,4 @@
-"""The images that compare_methods.py trains on, split once with a fixed seed."""
+"""The images that the comparisons train on, split once with a fixed seed."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -8,40 +8,22 @@ See examples/README.md.
 import argparse
 import dataclasses
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-try:
-    from compare_report import (
-        Progress,
-        mean_and_spread,
-        silent_stderr,
-        table,
-        write_csv,
-        write_figure,
-    )
+from example_tools import Progress, at_least, quiet_imports
 
-    with silent_stderr():
-        import keras
-        import numpy as np
-        from compare_data import Data, load
-        from compare_measures import Examiner, relative_step_time
+with quiet_imports(__file__):
+    import keras
+    import numpy as np
+    from compare_data import Data, load
+    from compare_measures import Examiner, relative_step_time
+    from compare_network import BATCH_SIZE, Batches, network
+    from compare_report import mean_and_spread, table, write_csv, write_figure
 
-        import keras_gbr as gbr
-except ImportError as error:
-    raise SystemExit(
-        f"compare_methods.py: error: the package {error.name!r} is missing. "
-        'Install what the examples need: pip install -e ".[examples]"'
-    ) from None
+    import keras_gbr as gbr
 
-# The recipe of all rows.
-BATCH_SIZE = 128
-LEARNING_RATE = 0.1
-MOMENTUM = 0.9
-FILTERS = ((16, 1), (32, 2), (64, 2))  # with strides
 SHIFT = 1e-3
 # Points of validation accuracy that a method may lose for being stronger.
 TOLERANCE = 0.01
@@ -129,64 +111,6 @@ METHODS = {
         _penalty(gbr.ParameterGradient), "||d L/dW||^2", "weight", 0.3, (0.03, 0.1, 0.3, 1.0)
     ),
 }
-
-
-def network(
-    data: Data,
-    epochs: int,
-    wrap: Callable[[keras.Layer], keras.Layer] = lambda layer: layer,
-    regularizer: Any = None,
-    penalties: list[Any] | None = None,
-) -> keras.Model:
-    """The compiled network.
-
-    Regularizers see all kernels. Wrappers leave the classifier out: with a kernel of norm 1 and
-    no normalisation behind it, its logits would be tiny.
-    """
-    images = data.train[0]
-    x = inputs = keras.Input(images.shape[1:])
-    for filters, strides in FILTERS:
-        convolution = keras.layers.Conv2D(
-            filters, 3, strides, "same", use_bias=False, kernel_regularizer=regularizer
-        )
-        x = keras.layers.BatchNormalization(momentum=0.9)(wrap(convolution)(x))
-        x = keras.layers.ReLU()(x)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    logits = keras.layers.Dense(data.classes, kernel_regularizer=regularizer)(x)
-    model = gbr.GBRModel(inputs, logits)
-    schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, epochs * steps_an_epoch(data))
-    model.compile(
-        keras.optimizers.SGD(schedule, momentum=MOMENTUM),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        penalties=penalties,
-    )
-    return model
-
-
-def steps_an_epoch(data: Data) -> int:
-    """The number of whole batches: one shape of batch is one trace of the training step."""
-    return max(1, len(data.train[0]) // BATCH_SIZE)
-
-
-class Batches(keras.utils.PyDataset):
-    """The training images in whole batches, in a new order each epoch."""
-
-    def __init__(self, data: Data) -> None:
-        super().__init__()
-        self._images, self._labels = data.train
-        self._steps = steps_an_epoch(data)
-        self.on_epoch_end()
-
-    def __len__(self) -> int:
-        return self._steps
-
-    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        batch = self._order[step * BATCH_SIZE : (step + 1) * BATCH_SIZE]
-        return self._images[batch], self._labels[batch]
-
-    def on_epoch_end(self) -> None:
-        self._order = np.random.permutation(len(self._images))
 
 
 class Trainee:
@@ -290,7 +214,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--dataset", default="digits", help="digits, or a TFDS image classification set")
-    add("--samples", type=_positive, help="at most so many training images")
+    add("--samples", type=at_least(1), help="at most so many training images")
     add(
         "--methods",
         nargs="+",
@@ -299,8 +223,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="METHOD",
         help=f"out of {', '.join(METHODS)}; plain always runs",
     )
-    add("--epochs", type=_positive, default=25, help="epochs of every training")
-    add("--seeds", type=_positive, default=3, help="trainings of every method")
+    add("--epochs", type=at_least(1), default=25, help="epochs of every training")
+    add("--seeds", type=at_least(1), default=3, help="trainings of every method")
     add(
         "--epsilon", type=float, default=0.125, help="largest change of a pixel by FGSM; 1 is white"
     )
@@ -313,15 +237,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     if options.smoke:
         options.epochs, options.seeds, options.samples = 1, 1, 2 * BATCH_SIZE
     return options
-
-
-def _positive(text: str) -> int:
-    try:
-        if int(text) >= 1:
-            return int(text)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"must be a whole number >= 1. Received: {text}")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,18 +1,12 @@
-"""What compare_methods.py shows: a progress line, a table, a CSV file and a figure."""
+"""What compare_methods.py shows: a table, a CSV file and a figure."""
 
-import csv
-import os
-import sys
-import tempfile
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import example_tools
 import matplotlib
 import numpy as np
+from example_tools import aligned, write_whole
 
 matplotlib.use("Agg")
 
@@ -34,41 +28,6 @@ OWN = {"own": ("this row", 1, None), "own_plain": ("plain row", 1, None)}
 Row = dict[str, Any]
 
 
-@contextmanager
-def silent_stderr() -> Iterator[None]:
-    """Drops what C++ code and libraries write to the standard error while they are imported."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    try:
-        with open(os.devnull, "w") as null, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            os.dup2(null.fileno(), 2)
-            yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-
-
-class Progress:
-    """One line with what is done, the time that has passed and about what is left."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.start = total, 0, time.monotonic()
-        self.on_terminal = sys.stdout.isatty()
-
-    def advance(self, text: str) -> None:
-        """Counts one more of the `total` pieces of work as done."""
-        self.done += 1
-        passed = time.monotonic() - self.start
-        left = passed / self.done * (self.total - self.done)
-        line = f"[{self.done}/{self.total}] {text}: {passed:.0f} s, about {left:.0f} s left"
-        if not self.on_terminal:
-            print(line, flush=True)
-            return
-        end = "\n" if self.done == self.total else ""
-        print(f"\r\033[K{line}", end=end, flush=True)
-
-
 def mean_and_spread(values: list[float]) -> tuple[float, float]:
     """The mean and the sample standard deviation, 0 for a single value."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
@@ -79,28 +38,20 @@ def table(rows: list[Row]) -> str:
     main = [["method", *(heading for heading, *_ in COLUMNS.values())]]
     own = [["method", "its own quantity", *(heading for heading, *_ in OWN.values()), "ratio"]]
     for row in rows:
-        main.append([row["method"], *(_cell(row[c], *f[1:]) for c, f in COLUMNS.items())])
+        main.append([row["method"], *(cell(row[c], *f[1:]) for c, f in COLUMNS.items())])
         if row["quantity"]:
-            cells = [_cell(row[column], *f[1:]) for column, f in OWN.items()]
+            cells = [cell(row[column], *f[1:]) for column, f in OWN.items()]
             ratio = f"{np.mean(row['own']) / np.mean(row['own_plain']):.2g}"
             own.append([row["method"], row["quantity"], *cells, ratio])
-    return _aligned(main) + ("\n\n" + _aligned(own) if len(own) > 1 else "")
+    return aligned(main) + ("\n\n" + aligned(own) if len(own) > 1 else "")
 
 
-def _cell(values: list[float], factor: float, decimals: int | None) -> str:
+def cell(values: list[float], factor: float = 1, decimals: int | None = None) -> str:
+    """The mean and the spread as text, with three significant digits or some decimals."""
     mean, spread = (factor * number for number in mean_and_spread(values))
     if decimals is None:
         return f"{mean:.3g} ±{spread:.2g}"
     return f"{mean:.{decimals}f} ±{spread:.{decimals}f}"
-
-
-def _aligned(cells: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    cells.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| " + " | ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)) + " |"
-        for line in cells
-    )
 
 
 def write_csv(rows: list[Row], path: Path) -> None:
@@ -117,26 +68,7 @@ def write_csv(rows: list[Row], path: Path) -> None:
             line[column], line[f"{column}_spread"] = pair
         lines.append(line)
 
-    def write(temporary: str) -> None:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(lines[0]))
-            writer.writeheader()
-            writer.writerows(lines)
-
-    _write_whole(path, write)
-
-
-def _write_whole(path: Path, write: Callable[[str], None]) -> None:
-    """Writes beside `path` and renames: the file is there whole, or as it was before."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-    os.close(handle)
-    try:
-        write(temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    example_tools.write_csv(lines, path)
 
 
 def write_figure(rows: list[Row], title: str, epsilon: float, path: Path) -> None:
@@ -157,7 +89,7 @@ def write_figure(rows: list[Row], title: str, epsilon: float, path: Path) -> Non
     axes[0].set_yticks(range(len(rows)), [row["method"] for row in rows])
     axes[0].invert_yaxis()
     figure.suptitle(title)
-    _write_whole(path, lambda temporary: figure.savefig(temporary, dpi=130))
+    write_whole(path, lambda temporary: figure.savefig(temporary, dpi=130))
     pyplot.close(figure)
 
 

@@ -1,6 +1,6 @@
 """Regularizers, constraints, layers and penalties that bound how a network reacts to its input."""
 
-from keras_gbr import measures
+from keras_gbr import measures, plots
 from keras_gbr.callbacks import GBRMonitor
 from keras_gbr.constraints import EqualNorm
 from keras_gbr.layers import (
@@ -48,5 +48,6 @@ __all__ = [
     "apply_enc",
     "apply_regularizer",
     "measures",
+    "plots",
     "strip",
 ]

@@ -21,6 +21,7 @@ ORDER = [
     ["terms"],
     ["model", "measures"],
     ["callbacks", "surgery"],
+    ["plots"],
     ["__init__"],
 ]
 RANKS = {name: rank for rank, names in enumerate(ORDER) for name in names}

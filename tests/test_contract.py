@@ -33,7 +33,7 @@ PENALTIES = {
     "ParameterGradient": lambda: gbr.ParameterGradient(0.2, interval=2, name="p"),
     "Adversarial": lambda: gbr.Adversarial(0.1, 0.2, 2, (-3.0, 3), at="hidden"),
 }
-ELSEWHERE = {"GBRModel", "GBRMixin", "GBRMonitor", "measures"} | {
+ELSEWHERE = {"GBRModel", "GBRMixin", "GBRMonitor", "measures", "plots"} | {
     *("apply_enc", "apply_regularizer", "strip", "LayerChange")
 }
 BASES = {"Penalty", "Reparametrized"}
@@ -104,7 +104,7 @@ def test_bad_weights_are_refused(name, weight):
         (lambda: gbr.Jacobian(1.0, of="loss"), "`of` must be one of 'output', 'probabilities'"),
         (lambda: gbr.Jacobian(1.0, seed=-1), "`seed` must be a whole number >= 0"),
         (lambda: gbr.Jacobian(1.0, name=3), "`name` must be"),
-        (lambda: gbr.InputGradient(1.0, of="output"), "`of` must be one of 'loss'"),
+        (lambda: gbr.InputGradient(1.0, of="logits"), "`of` must be one of 'loss'"),
     ],
 )
 def test_bad_penalty_arguments_are_refused(make, message):

@@ -2,18 +2,14 @@
 
 import csv
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import matplotlib.image
 import pytest
+from scripts import FOLDER, check_done, check_refused, load, run
 
 pytest.importorskip("art")
 
-ROOT = Path(__file__).resolve().parent.parent
-SCRIPT = ROOT / "examples" / "compare_methods.py"
+SCRIPT = "compare_methods.py"
 METHODS = ["plain", "l2", "enc-22", "weight-norm", "jacobian"]
 MEASURES = [
     "train_accuracy",
@@ -26,23 +22,10 @@ MEASURES = [
 ]
 
 
-def run(*arguments):
-    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-
-
 def test_compare_methods_writes_a_table_and_a_figure(tmp_path):
-    done = run("--smoke", "--methods", *METHODS[:0:-1], "--output", tmp_path / "new" / "folder")
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "Warning" not in done.stderr
+    arguments = ["--methods", *METHODS[:0:-1], "--output", tmp_path / "new" / "folder"]
+    done = run(SCRIPT, "--smoke", *arguments)
+    check_done(done)
     assert f"[{len(METHODS)}/{len(METHODS)}]" in done.stdout
     folder = tmp_path / "new" / "folder"
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -85,19 +68,22 @@ def test_compare_methods_writes_a_table_and_a_figure(tmp_path):
         (["--seeds", "two"], "must be a whole number >= 1. Received: two"),
         (["--samples", "-5"], "must be a whole number >= 1. Received: -5"),
         (["--epsilon", "2"], "must be in (0, 1]. Received: 2.0"),
-        (["--output", SCRIPT], "File exists"),
+        (["--output", FOLDER / SCRIPT], "File exists"),
         (["--dataset", "no_such_data_set"], "no_such_data_set"),
     ],
 )
 def test_bad_arguments_stop_the_comparison_before_it_trains(
     monkeypatch, capsys, tmp_path, arguments, message
 ):
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-    import compare_methods
+    check_refused(load(SCRIPT, monkeypatch), arguments, message, capsys)
 
-    with pytest.raises(SystemExit) as stop:
-        compare_methods.main(list(map(str, arguments)))
-    assert stop.value.code not in (0, None)
-    assert message in f"{stop.value.code} {capsys.readouterr().err}"
+
+def test_a_missing_package_is_named_with_the_way_to_install_it(monkeypatch):
+    tools = load("example_tools", monkeypatch)
+    with (
+        pytest.raises(SystemExit, match=r"^some.py: error: the package 'no_such_package' .*pip"),
+        tools.quiet_imports("examples/some.py"),
+    ):
+        import no_such_package  # noqa: F401

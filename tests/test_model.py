@@ -46,7 +46,7 @@ def all_penalties(weight=0.05):
         gbr.InputGradient(weight),
         gbr.InputGradient(weight, of="label_probability", name="label_gradient"),
         gbr.ParameterGradient(weight),
-        gbr.InputGradient(weight, method="finite_difference", interval=2, name="lazy"),
+        gbr.InputGradient(weight, norm=1, interval=2, name="lazy"),
         gbr.Adversarial(weight, 0.1, fraction=0.5),
     ]
 

@@ -1,33 +1,20 @@
 """Several workers: as one, and when one is killed as if none had been."""
 
 import functools
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import scripts
 
 import keras_gbr  # noqa: F401, its classes are in the saved models
 
-ROOT = Path(__file__).resolve().parent.parent
-SCRIPT = ROOT / "examples" / "multi_worker.py"
-
-
-def run(*arguments):
-    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+NAME = "multi_worker.py"
+run = functools.partial(scripts.run, NAME, timeout=900)
 
 
 def weights(folder):
@@ -78,7 +65,7 @@ def test_a_training_that_does_not_end_is_stopped(tmp_path):
 def test_workers_end_with_the_launcher(tmp_path, how):
     # A shell that runs the tests in the background lets its children ignore SIGINT.
     launcher = subprocess.Popen(
-        [sys.executable, SCRIPT, "--output", tmp_path],
+        [sys.executable, scripts.FOLDER / NAME, "--output", tmp_path],
         stderr=subprocess.PIPE,
         preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
