@@ -47,6 +47,7 @@ format: $(INSTALLED)  ## fix style
 
 bench: $(INSTALLED)  ## measure step times
 	$(PY) benchmarks/step_time.py $(ARGS)
+	$(PY) benchmarks/penalties.py $(ARGS)
 
 lock:  ## renew the locked versions, needs uv; ARGS="--upgrade" takes newer ones
 	$(LOCK) requirements/build.in --output-file requirements/build.txt

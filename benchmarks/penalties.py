@@ -1,0 +1,89 @@
+"""What the penalties cost by method, interval, fraction and pullbacks, side by side.
+
+    python benchmarks/penalties.py                          # about ten minutes
+    python benchmarks/penalties.py --tables interval --rounds 10
+
+One call is a group of eight training steps, so that a penalty of every eighth step is part of
+each. The variants take turns, A B C A B C ..., in one process; the ratios of the minima and of the
+medians are those to the first variant.
+"""
+
+import keras
+from side_by_side import compiled, run, small_resnet, steps
+
+import keras_gbr as gbr
+
+STEPS = 8
+
+
+def groups(variants):
+    """Groups of steps on ResNet-20 by variant: lists of penalties, or `None` for plain Keras."""
+    models = {
+        name: compiled(keras.Model(*small_resnet()))
+        if penalties is None
+        else compiled(gbr.GBRModel(*small_resnet()), penalties=penalties)
+        for name, penalties in variants.items()
+    }
+
+    def group(step):
+        for _ in range(STEPS):
+            step()
+
+    return {
+        name: (lambda s=step: group(s)) for name, step in steps(models, size=64, classes=10).items()
+    }
+
+
+def interval():
+    """Intervals: ResNet-20, 32 x 32 x 3, batch 64, eight steps a call."""
+    return groups(
+        {
+            "plain keras.Model": None,
+            "InputGradient": [gbr.InputGradient(0.01)],
+            "InputGradient, interval=2": [gbr.InputGradient(0.01, interval=2)],
+            "InputGradient, interval=8": [gbr.InputGradient(0.01, interval=8)],
+            "Jacobian, interval=8": [gbr.Jacobian(0.01, interval=8)],
+        }
+    )
+
+
+def fraction():
+    """Fractions: ResNet-20, 32 x 32 x 3, batch 64, eight steps a call."""
+    return groups(
+        {
+            "plain keras.Model": None,
+            "InputGradient": [gbr.InputGradient(0.01)],
+            "InputGradient, fraction=1/2": [gbr.InputGradient(0.01, fraction=1 / 2)],
+            "InputGradient, fraction=1/4": [gbr.InputGradient(0.01, fraction=1 / 4)],
+            "InputGradient, fraction=1/8": [gbr.InputGradient(0.01, fraction=1 / 8)],
+        }
+    )
+
+
+def pullbacks():
+    """Pullbacks: ResNet-20, 32 x 32 x 3, batch 64, eight steps a call."""
+    return groups(
+        {
+            "plain keras.Model": None,
+            "InputGradient": [gbr.InputGradient(0.01)],
+            "InputGradient in norms 2 and inf (one pullback)": [
+                gbr.InputGradient(0.01),
+                gbr.InputGradient(0.01, norm="inf", name="other"),
+            ],
+            "InputGradient and Jacobian (two)": [gbr.InputGradient(0.01), gbr.Jacobian(0.01)],
+            "InputGradient, finite difference": [
+                gbr.InputGradient(0.01, method="finite_difference")
+            ],
+            "Adversarial": [gbr.Adversarial(1.0, 0.01)],
+            "InputGradient and Adversarial (one pullback)": [
+                gbr.InputGradient(0.01),
+                gbr.Adversarial(1.0, 0.01),
+            ],
+        }
+    )
+
+
+TABLES = {"interval": interval, "fraction": fraction, "pullbacks": pullbacks}
+
+if __name__ == "__main__":
+    run(__doc__.splitlines()[0], TABLES, unit="calls", rounds=5)
