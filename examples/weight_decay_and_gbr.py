@@ -55,7 +55,7 @@ def train(label: str, seed: int, data: Data, options: argparse.Namespace) -> His
     changed = parts(label, options.enc_decay)
     model = network(data, options.epochs, batch_size=BATCH_SIZE, **changed)
     images = data.train[0][:MEASURED]
-    monitor = gbr.GBRMonitor(images, batch_size=len(images), kernel_norms=False, verbose=0)
+    monitor = gbr.GBRMonitor(images, batch_size=len(images), measures=["gbr"], verbose=0)
     return model.fit(
         Batches(data, BATCH_SIZE),
         epochs=options.epochs,

@@ -7,8 +7,7 @@ import keras
 import numpy as np
 
 from keras_gbr import _validation as check
-from keras_gbr import callbacks
-from keras_gbr.measures import check_built
+from keras_gbr import measures
 from keras_gbr.plots import canvas
 
 if TYPE_CHECKING:
@@ -69,11 +68,7 @@ def kernel_norms(
 
 
 def _norms(model: keras.Model) -> dict[str, float]:
-    check_built(model)
-    norms = {
-        name.removeprefix("kernel_norm/"): norm
-        for name, norm in callbacks.kernel_norms(model).items()
-    }
+    norms = measures.kernel_norms(model)
     if not norms:
         raise check.fail("The models must have a layer with a kernel.", "model", model)
     return norms

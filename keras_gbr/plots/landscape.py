@@ -11,8 +11,8 @@ from keras import ops
 from keras_gbr import _validation as check
 from keras_gbr import backend
 from keras_gbr.forward_pass import ForwardPass
-from keras_gbr.measures import check_built
 from keras_gbr.plots import canvas
+from keras_gbr.structure import check_built
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
