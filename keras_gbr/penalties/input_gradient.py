@@ -7,6 +7,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_gbr import _validation as check
+from keras_gbr import backend
 from keras_gbr.forward_pass import ForwardPass, squared_norms
 from keras_gbr.penalties.base import InputPenalty
 from keras_gbr.penalties.sample_values import OF, SampleValues
@@ -32,10 +33,14 @@ class InputGradient(InputPenalty):
     Several inputs count as one vector; integer inputs are left out. Sample and class weights
     weight the mean as they weight that of the loss.
 
-    `method="finite_difference"` takes $(\ell(x + h d) - \ell(x)) / h$ for the norm, with $d$ the
-    direction of steepest growth held constant and $h$ the `step`. It needs no second
-    derivative, and a forward pass more. It is off by about $h/2$ times the curvature along $d$,
-    and in half precision by roundings divided by $h$.
+    `method="finite_difference"` has the same value, and takes its gradient without second
+    derivatives, with a forward pass more: that of $c (\sum_b \ell_b(x + v / c) - \ell_b(x))$, where
+    $v_b$ is the gradient of the value with respect to $\partial \ell_b / \partial x_b$, held
+    constant, and $c$ makes `step` the root mean square of the lengths of $v_b / c$ over the
+    batch. It is off by about the step times the curvature along it, sees the kinks of ReLU,
+    and in half precision has roundings divided by the step. (Finlay and Oberman square the
+    quotients of unit steps; where batch normalisation couples the samples, these are not the
+    norms.)
 
     Batch normalisation in training mode couples the samples of a batch: the gradient of a
     sample's loss then includes its effect through the statistics of the others.
@@ -50,8 +55,8 @@ class InputGradient(InputPenalty):
             `(batch_size, 1)` for two classes, and labels that are integers `(batch_size,)` or
             `(batch_size, 1)`, or shaped as the output.
         method: `"double_backprop"` or `"finite_difference"`.
-        step: Float > 0, the length of the step in units of the input; only for
-            `method="finite_difference"`.
+        step: Float > 0, the typical length of the step in units of the input, in the norm that
+            is dual to `norm`; only for `method="finite_difference"`.
         at: Name of a layer whose output takes the place of the input; see `InputPenalty`.
         interval: See `Penalty`.
         fraction: See `Penalty`.
@@ -98,27 +103,50 @@ class InputGradient(InputPenalty):
         self.needs_loss = self.of == "loss"
 
     def __call__(self, forward: ForwardPass, constants: Any = None) -> Any:
-        values = SampleValues(forward, self.of)
-        if self.method == "finite_difference":
-            steps = self.constants(forward) if constants is None else constants
-            return ops.square(self._differences(forward, values, steps) - self.target)
-        gradients = forward.input_gradients(values, self.at)
+        if self.method == "double_backprop":
+            return self._value(forward)
+        steps, scale, offset = constants or (*self._steps(forward), None)
+        growth = self._growth(forward, steps, scale)
+        if offset is None:
+            offset = ops.stop_gradient(self._value(forward) - growth)
+        return offset + growth
+
+    def constants(self, forward: ForwardPass) -> Any:
+        """The steps of the finite differences, their scale, and what completes the value."""
+        if self.method == "double_backprop":
+            return None
+        steps, scale = self._steps(forward)
+        return steps, scale, self._value(forward) - self._growth(forward, steps, scale)
+
+    def _gradients(self, forward: ForwardPass) -> list[Any]:
+        return forward.input_gradients(SampleValues(forward, self.of), self.at)
+
+    def _value(self, forward: ForwardPass) -> Any:
+        gradients = self._gradients(forward)
         if self.norm == 2 and self.target == 0:
             return squared_norms(gradients)
         return ops.square(gradient_norms(gradients, self.norm) - self.target)
 
-    def constants(self, forward: ForwardPass) -> Any:
-        """The steps of the finite differences."""
-        if self.method != "finite_difference":
-            return None
-        gradients = forward.input_gradients(SampleValues(forward, self.of), self.at)
+    def _steps(self, forward: ForwardPass) -> tuple[list[Any], Any]:
+        """Steps along the gradient of the value with respect to the gradients, and their scale."""
+        gradients = self._gradients(forward)
+        slopes = 2 * (gradient_norms(gradients, self.norm) - self.target)
+        (mean,) = backend.replica_mean([ops.mean(ops.square(slopes))])
+        scale = ops.stop_gradient(ops.sqrt(mean) / self.step)
+        lengths = ops.divide_no_nan(slopes, ops.broadcast_to(scale, ops.shape(slopes)))
         directions = steepest_steps(gradients, DUAL[self.norm])
-        return [self.step * ops.stop_gradient(direction) for direction in directions]
+        shapes = [(-1, *[1] * (len(direction.shape) - 1)) for direction in directions]
+        steps = [
+            ops.stop_gradient(ops.reshape(lengths, shape) * direction)
+            for shape, direction in zip(shapes, directions, strict=True)
+        ]
+        return steps, scale
 
-    def _differences(self, forward: ForwardPass, values: Any, steps: list[Any]) -> Any:
+    def _growth(self, forward: ForwardPass, steps: list[Any], scale: Any) -> Any:
+        values = SampleValues(forward, self.of)
         ends = values(forward.outputs_at(steps, self.at)), values(forward.y_pred)
         high, low = (at_least_float32(end) for end in ends)
-        return (high - low) / self.step
+        return (high - low) * ops.cast(scale, high.dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {

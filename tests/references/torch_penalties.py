@@ -114,12 +114,19 @@ def moved(direction: Direction, length: float, model: nn.Module, x: Tensor, y: T
     return x + length * direction(gradient).reshape(x.shape)
 
 
-def difference(direction: Direction, target: float = 0.0) -> Penalty:
-    """((loss(x + h d) - loss(x)) / h - target)^2 with d the direction."""
+def difference(order: float = 2, target: float = 0.0) -> Penalty:
+    """(||g|| - target)^2 with g the gradient by the input; differentiated along v, the gradient of
+    that by g: the growth of the losses over the steps v / c, times c. The root mean square of the
+    steps' lengths, |2 (||g|| - target)| / c, is STEP."""
 
     def value(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        high, low = loss(model(moved(direction, STEP, model, x, y)), y), loss(model(x), y)
-        return ((high - low) / STEP - target).square().mean()
+        gradient = input_gradient(loss, model, x, y).detach().requires_grad_()
+        excess = torch.linalg.vector_norm(gradient, ord=order, dim=1) - target
+        values = excess.square()
+        (v,) = torch.autograd.grad(values.sum(), gradient)
+        scale = (4 * values.mean()).sqrt().detach() / STEP
+        growth = scale * (loss(model(x + (v / scale).reshape(x.shape)), y) - loss(model(x), y))
+        return ((values - growth).detach() + growth).mean()
 
     return value
 
@@ -146,10 +153,10 @@ OF_CLASSIFIERS: dict[str, Penalty] = {
     "InputGradient of the label's probability": gradient_norm(label_probability),
     "InputGradient at the first layer": inner_gradient,
     "InputGradient, fraction 1/2": first_half(gradient_norm(loss)),
-    "InputGradient by differences": difference(unit),
-    "InputGradient by differences, norm 1": difference(torch.sign),
-    "InputGradient by differences, norm inf": difference(largest_entry),
-    "InputGradient by differences, target 1": difference(unit, 1.0),
+    "InputGradient by differences": difference(),
+    "InputGradient by differences, norm 1": difference(1),
+    "InputGradient by differences, norm inf": difference(torch.inf),
+    "InputGradient by differences, target 1": difference(target=1.0),
     "ParameterGradient": parameter_gradient,
     "Adversarial, norm inf": adversarial(torch.sign),
     "Adversarial, norm 2": adversarial(unit),
