@@ -92,6 +92,9 @@ class Terms:
             metric.update_state(value, sample_weight=part.batch_size)
             value = values[_words(penalty)] = ops.cast(value, loss.dtype)
             weight = penalty.weight_at(forward.step)
+            if self.current is None and penalty.interval > 1:
+                # A train step of one's own has the penalty in every step, here without weight.
+                weight = ops.where(ops.equal(forward.step % penalty.interval, 0), weight, 0.0)
             if not isinstance(weight, float):
                 weight = ops.cast(weight, loss.dtype)
             elif weight == 0.0:

@@ -100,6 +100,32 @@ def test_an_interval_is_a_weight_that_is_zero_between(mode):
         np.testing.assert_allclose(history[name], reference[name], rtol=1e-9)
 
 
+def test_a_train_step_of_ones_own_has_the_same_weights():
+    use_float64()
+
+    class Own(gbr.GBRModel):
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                forward = self.forward_pass(x, y, training=True)
+                loss = self.penalized_loss(self.compute_loss(x, y, forward.y_pred), forward)
+            weights = self.trainable_weights
+            self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+            return {"loss": loss}
+
+    x, y = batch((5,), samples=12)
+    results = []
+    for cls in (gbr.GBRModel, Own):
+        keras.utils.set_random_seed(1)
+        model = dense_network(cls=cls)
+        penalties = [gbr.InputGradient(0.1, interval=3), gbr.Jacobian(0.1, None, interval=2)]
+        model.compile("sgd", logits_loss(), penalties=penalties)
+        model.fit(x, y, batch_size=2, shuffle=False, verbose=0)
+        results.append(model.get_weights())
+    for expected, actual in zip(*results, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-10)
+
+
 def test_the_metric_is_the_mean_over_the_steps_that_have_the_penalty():
     use_float64()
     x, y = batch((5,), samples=12)
