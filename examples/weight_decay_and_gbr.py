@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from example_tools import Progress, aligned, count, quiet_imports, write_csv, write_whole
+from example_tools import Progress, aligned, at_least, quiet_imports, write_csv, write_whole
 
 with quiet_imports(__file__):
     import keras
@@ -129,7 +129,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--dataset", default="digits", help="digits, or a TFDS image classification set")
-    add("--samples", type=count, help="at most so many training images")
+    add("--samples", type=at_least(1), help="at most so many training images")
     add(
         "--decays",
         nargs="+",
@@ -139,8 +139,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         help="the weight decays; ENC always runs",
     )
     add("--enc-decay", type=_decay, default="1e-4", metavar="W", help="shifted weight decay of ENC")
-    add("--epochs", type=count, default=40, help="epochs of every training")
-    add("--seeds", type=count, default=3, help="trainings of every run")
+    add("--epochs", type=at_least(1), default=40, help="epochs of every training")
+    add("--seeds", type=at_least(1), default=3, help="trainings of every run")
     add("--output", type=Path, default=Path("results"), help="folder for the CSV and the PNG")
     add("--smoke", action="store_true", help="two epochs on few images, one seed: only a test")
     options = parser.parse_args(argv)
