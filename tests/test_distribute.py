@@ -68,7 +68,6 @@ PENALTIES = {
     "every other step": [
         gbr.InputGradient(0.1, interval=2),
         gbr.ParameterGradient(0.1, interval=2),
-        gbr.Jacobian(0.1, num_projections=None),
     ],
     "all": [
         gbr.InputGradient(keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)),
