@@ -8,6 +8,7 @@ import keras
 import pytest
 import tensorflow as tf
 from hypothesis import settings
+from networks import use_float64
 
 # Devices for strategies with two and with four replicas; before anything runs on one.
 tf.config.set_logical_device_configuration(
@@ -27,3 +28,9 @@ def fixed_seeds_and_precision():
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture
+def double_precision(fixed_seeds_and_precision):
+    """Everything that the test builds is in double precision."""
+    use_float64()

@@ -12,16 +12,12 @@ from networks import (
     dense_network,
     jacobians,
     predictions,
-    use_float64,
     values,
 )
 
 import keras_gbr as gbr
 
-
-@pytest.fixture(autouse=True)
-def double_precision(fixed_seeds_and_precision):
-    use_float64()
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def moved(model, x, y, norm, epsilon):

@@ -19,7 +19,6 @@ from networks import (
     jacobians,
     logits_loss,
     predictions,
-    use_float64,
     values,
 )
 
@@ -29,9 +28,7 @@ from keras_gbr.penalties.steepest import gradient_norms, steepest_steps
 ORDERS = {1: 1, 2: 2, "inf": np.inf}
 
 
-@pytest.fixture(autouse=True)
-def double_precision(fixed_seeds_and_precision):
-    use_float64()
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def loss_gradients(model, x, y):

@@ -20,17 +20,13 @@ from networks import (
     predictions,
     slope,
     softmax,
-    use_float64,
     values,
 )
 
 import keras_gbr as gbr
 from keras_gbr.forward_pass import ForwardPass
 
-
-@pytest.fixture(autouse=True)
-def double_precision(fixed_seeds_and_precision):
-    use_float64()
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def test_jacobian_of_a_linear_model_is_the_squared_norm_of_its_matrix():
