@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ from keras_gbr import backend
 from keras_gbr.inner import layer_named, replaced_outputs
 from keras_gbr.losses import outputs_are_logits, per_sample_losses
 from keras_gbr.precision import at_least_float32, is_float
+from keras_gbr.sandbox import Sandbox
 
 
 class ForwardPass:
@@ -54,33 +55,39 @@ class ForwardPass:
         optimizer = getattr(model, "optimizer", None)
         self.step = 0 if optimizer is None else optimizer.iterations
         self._model, self._training, self._parameters = model, training, parameters
+        self._at = tuple(at)
         # Seeds and running means as the pass finds them: what a repetition starts from.
-        self._state = [(v, ops.stop_gradient(v.value)) for v in model.non_trainable_variables]
-        self._points: dict[str | None, list[Any]] = {name: [] for name in at}
-        self._points[None] = [leaf for leaf in _leaves(self.x) if is_float(leaf)]
+        self._state = [(v, _copy(v)) for v in model.non_trainable_variables]
         self._taken: dict[Any, list[Any]] = {}
         self._parts: dict[float, ForwardPass] = {}
-        self.y_pred, self._pullback = backend.vjp(self._record, self._points[None], parameters)
+        floats = [leaf for leaf in _leaves(self.x) if is_float(leaf)]
+        self.y_pred, watched, self._pullback = backend.vjp(
+            self._record,
+            floats,
+            watches=bool(at),
+            parameters=model.trainable_weights if parameters else (),
+            layers=model._flatten_layers(),
+        )
+        self._points: dict[str | None, list[Any]] = {None: floats, **watched}
 
-    def _record(self, watch: Callable[[Any], Any]) -> Any:
-        def noting(points: list[Any]) -> Callable[[Any], Any]:
-            def note(tensor: Any) -> Any:
-                points.append(watch(tensor))
-                return points[-1]
-
-            return note
-
+    def _record(self, inputs: list[Any], watch: Callable[[str, Any], Any]) -> Any:
         with ExitStack() as stack:
-            for name, points in self._points.items():
-                if name is not None:
-                    layer = layer_named(self._model, name)
-                    stack.enter_context(replaced_outputs(layer, noting(points)))
-            return self._run(self.x)
+            for name in self._at:
+                layer = layer_named(self._model, name)
+                stack.enter_context(replaced_outputs(layer, partial(watch, name)))
+            return self._run(self._with_floats(inputs))
 
     def _run(self, x: Any) -> Any:
         if self._model._call_has_training_arg:
             return self._model(x, training=self._training)
         return self._model(x)
+
+    def _with_floats(self, floats: list[Any]) -> Any:
+        """The inputs with other floating-point tensors in place of theirs."""
+        remaining = iter(floats)
+        return keras.tree.map_structure(
+            lambda leaf: next(remaining) if is_float(leaf) else leaf, self.x, none_is_leaf=False
+        )
 
     @property
     def outputs(self) -> list[Any]:
@@ -113,10 +120,9 @@ class ForwardPass:
                 keras.tree.map_structure(lambda leaf: leaf[:size], data, none_is_leaf=False)
                 for data in (self.x, self.y, self.sample_weight)
             )
-            at = [name for name in self._points if name is not None]
-            with keras.StatelessScope(self._state):
+            with Sandbox(self._state):
                 self._parts[fraction] = ForwardPass(
-                    self._model, x, y, sample_weight, self._training, self._parameters, at
+                    self._model, x, y, sample_weight, self._training, self._parameters, self._at
                 )
             self._parts[fraction].step = self.step
         return self._parts[fraction]
@@ -136,15 +142,9 @@ class ForwardPass:
         def moved(tensor: Any) -> Any:
             return tensor + ops.cast(next(remaining), tensor.dtype)
 
-        with keras.StatelessScope(self._state):
+        with Sandbox(self._state):
             if at is None:
-                return self._run(
-                    keras.tree.map_structure(
-                        lambda leaf: moved(leaf) if is_float(leaf) else leaf,
-                        self.x,
-                        none_is_leaf=False,
-                    )
-                )
+                return self._run(self._with_floats([moved(leaf) for leaf in self._points[None]]))
             with replaced_outputs(layer_named(self._model, at), moved):
                 return self._run(self.x)
 
@@ -191,7 +191,7 @@ class ForwardPass:
         Raises:
             ValueError: There are none.
         """
-        if self._points[at]:
+        if self._points.get(at):
             return self._points[at]
         if at is not None:
             raise ValueError(
@@ -248,12 +248,14 @@ class ForwardPass:
         Returns:
             A list of tensors, one for each parameter that has a gradient.
         """
-        parameters = [weight.value for weight in self._model.trainable_weights]
-        gradients = self._gradients(of, parameters)
+        gradients = self._gradients(of, self._model.trainable_weights)
         return [gradient for gradient in gradients if gradient is not None]
 
     def _gradients(self, of: Callable[[Any], Any], wrt: list[Any]) -> list[Any]:
-        value, sum_pullback = backend.vjp(lambda watch: of(self.y_pred), self.outputs)
+        def value_of(outputs: list[Any], watch: Any) -> Any:
+            return of(keras.tree.pack_sequence_as(self.y_pred, outputs))
+
+        value, _, sum_pullback = backend.vjp(value_of, self.outputs)
         cotangents = [
             ops.zeros_like(output) if cotangent is None else cotangent
             for output, cotangent in zip(
@@ -281,6 +283,11 @@ def flattened(gradients: list[Any]) -> list[Any]:
         at_least_float32(ops.reshape(gradient, (ops.shape(gradient)[0], -1)))
         for gradient in gradients
     ]
+
+
+def _copy(variable: keras.Variable) -> Any:
+    """The value of a variable as it is now. Some backends assign in place."""
+    return ops.stop_gradient(ops.copy(variable.value))
 
 
 def _rounded(fraction: float, size: Any) -> Any:

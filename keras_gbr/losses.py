@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_gbr.backend import mask_of
+
 
 class _PerSample:
     """A Keras loss that returns one value a sample, whatever its reduction.
@@ -33,7 +35,7 @@ class _PerSample:
                 f"Received: loss of shape {tuple(values.shape)}"
             )
         means = _sample_means(values)
-        masks = [mask for mask in (_mask_of(y_pred), self._mask) if mask is not None]
+        masks = [mask for mask in (mask_of(y_pred), self._mask) if mask is not None]
         if not masks:
             return means
         included = ops.cast(masks[0] if len(masks) == 1 else masks[0] & masks[1], means.dtype)
@@ -41,13 +43,8 @@ class _PerSample:
 
     def _call(self, y_true: Any, y_pred: Any) -> Any:
         values = self._original.call(y_true, y_pred)
-        self._mask = _mask_of(values)
+        self._mask = mask_of(values)
         return values
-
-
-def _mask_of(tensor: Any) -> Any:
-    """The mask that Keras attaches to a tensor: which time steps count."""
-    return getattr(tensor, "_keras_mask", None)
 
 
 def _sample_means(values: Any) -> Any:

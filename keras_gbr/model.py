@@ -8,6 +8,7 @@ import keras
 from keras_gbr import _validation as check
 from keras_gbr import backend
 from keras_gbr.forward_pass import ForwardPass
+from keras_gbr.losses import per_sample_losses
 from keras_gbr.penalties import Penalty
 from keras_gbr.terms import Terms
 
@@ -75,8 +76,7 @@ class GBRMixin(backend.Trainer):
                 is then left as it was.
         """
         terms = Terms(_checked(penalties), check.boolean("check_numerics", check_numerics))
-        if check_numerics:
-            args, kwargs = _without_xla(args, kwargs)
+        args, kwargs = _with_jit_compile(terms, args, kwargs)
         loss = args[1] if len(args) > 1 else kwargs.get("loss")
         for penalty in terms.penalties:
             if penalty.needs_loss and loss is None:
@@ -129,6 +129,38 @@ class GBRMixin(backend.Trainer):
             Scalar tensor.
         """
         return self._terms.add_to(loss, forward, {} if values is None else values)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """The loss of a batch, see `keras.Model.compute_loss`.
+
+        Raises:
+            ValueError: There are several replicas, and the loss is one number for the whole
+                batch. Keras divides a mean over samples by the number of replicas, and such a
+                number not.
+        """
+        if backend.num_replicas() > 1 and self._compile_loss is not None:  # type: ignore[attr-defined]
+            per_sample_losses(self._compile_loss, y, y_pred)  # type: ignore[attr-defined]
+        return super().compute_loss(x, y, y_pred, sample_weight, training)  # type: ignore[misc]
+
+    def without_penalties(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """Logs without the metrics of the penalties."""
+        names = {penalty.name for penalty in self._terms.penalties}
+        return {name: value for name, value in logs.items() if name not in names}
+
+    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
+        # Keras takes the metrics of all replicas where the logs have all metrics. Those of
+        # `evaluate` lack the penalties, and are means of each replica's own.
+        results = self.without_penalties(self.get_metrics_result())  # type: ignore[attr-defined]
+        if isinstance(logs, dict) and logs.keys() == results.keys():
+            return results
+        return super()._get_metrics_result_or_logs(logs)  # type: ignore[misc]
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """The configuration that `compile_from_config` takes, penalties included."""
@@ -193,22 +225,17 @@ def _single(structure: Any) -> Any:
     return structure[0] if is_list_of_one else structure
 
 
-def _without_xla(
-    args: tuple[Any, ...], kwargs: dict[str, Any]
+def _with_jit_compile(
+    terms: Terms, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of `compile` with "auto" resolved to no XLA."""
+    """The arguments of `compile` with the `jit_compile` that the backend makes of it."""
     position = 7
-    jit_compile = args[position] if len(args) > position else kwargs.get("jit_compile", "auto")
-    if jit_compile is True:
-        raise check.fail(
-            'XLA drops the checks of `check_numerics`. Leave `jit_compile` at "auto", or leave '
-            "out `check_numerics`.",
-            "jit_compile",
-            jit_compile,
-        )
-    if len(args) > position:
-        return (*args[:position], False, *args[position + 1 :]), kwargs
-    return args, {**kwargs, "jit_compile": False}
+    is_positional = len(args) > position
+    asked = args[position] if is_positional else kwargs.get("jit_compile", "auto")
+    resolved = backend.jit_compile(asked, bool(terms.penalties), terms.check_numerics)
+    if is_positional:
+        return (*args[:position], resolved, *args[position + 1 :]), kwargs
+    return args, {**kwargs, "jit_compile": resolved}
 
 
 def _checked(penalties: Any) -> list[Penalty]:

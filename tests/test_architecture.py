@@ -10,12 +10,13 @@ import keras_gbr
 ROOT = pathlib.Path(keras_gbr.__file__).parent
 # Each module imports from rows above its own, or from its own package.
 ORDER = [
-    ["_validation", "precision"],
+    ["_validation", "precision", "sandbox", "gaussian"],
     ["kernels", "structure"],
-    ["norms", "equal_norm", "losses", "inner"],
+    ["norms", "equal_norm", "inner"],
     ["regularizers", "constraints", "wrapping"],
     ["layers"],
     ["backend"],
+    ["losses"],
     ["forward_pass"],
     ["penalties"],
     ["terms"],
@@ -51,9 +52,8 @@ def test_every_file_has_a_place():
 def test_imports_go_one_way(path):
     own = part_of(path)
     for name in imports(path):
-        assert not name.startswith("keras.src"), f"{path.name} imports {name}"
         top, *rest = name.split(".")
-        if top in ("tensorflow", "jax", "torch"):
+        if top in ("tensorflow", "jax", "torch") or name.startswith("keras.src"):
             assert own == "backend", f"{path.name} imports {name}"
         if top == "keras_gbr":
             other = rest[0]

@@ -1,36 +1,52 @@
-"""What differs between the backends of Keras, behind one door."""
+"""What differs between the backends of Keras, behind one door.
+
+Each backend is a package here, with the names below.
+"""
+
+import importlib
+from typing import Any
 
 import keras
 
-if keras.backend.backend() == "tensorflow":
-    from keras_gbr.backend.tensorflow import (
-        Trainer,
-        compiled,
-        is_dataset,
-        normal,
-        num_batches,
-        num_replicas,
-        replica_mean,
-        require_second_derivatives,
-        switch,
-        vjp,
-    )
-else:
+from keras_gbr.backend.datasets import is_dataset, num_batches
+from keras_gbr.backend.masks import mask_of, with_mask
+
+_BACKENDS = ("tensorflow", "jax", "torch")
+
+if keras.backend.backend() not in _BACKENDS:
     raise ImportError(
-        "keras_gbr runs on the TensorFlow backend of Keras so far. Set the environment "
-        'variable KERAS_BACKEND to "tensorflow" before Keras is imported. '
+        f"keras_gbr runs on the backends {', '.join(_BACKENDS)} of Keras. Set the environment "
+        "variable KERAS_BACKEND to one of them before Keras is imported. "
         f"Received: backend={keras.backend.backend()!r}"
     )
+_chosen: Any = importlib.import_module(f"keras_gbr.backend.{keras.backend.backend()}")
+
+# Between the `GBRMixin` and `keras.Model`: the train step, and what training needs around it.
+Trainer = _chosen.Trainer
+# A function of tensors that reads a model, compiled where the backend compiles.
+compiled = _chosen.compiled
+# Whether to compile the steps of `fit`, given what is asked for.
+jit_compile = _chosen.jit_compile
+# The replicas that take a step together, this one's number, and means over them.
+num_replicas = _chosen.num_replicas
+replica_id = _chosen.replica_id
+replica_mean = _chosen.replica_mean
+# Refuses a loss whose gradient the backend would get wrong.
+require_second_derivatives = _chosen.require_second_derivatives
+# Runs a function and returns its output with its pullback.
+vjp = _chosen.vjp
 
 __all__ = [
     "Trainer",
     "compiled",
     "is_dataset",
-    "normal",
+    "jit_compile",
+    "mask_of",
     "num_batches",
     "num_replicas",
+    "replica_id",
     "replica_mean",
     "require_second_derivatives",
-    "switch",
     "vjp",
+    "with_mask",
 ]

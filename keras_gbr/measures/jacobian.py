@@ -208,7 +208,8 @@ def _estimated(
 
     logits = outputs_are_logits(getattr(model, "loss", None))
     function = traced(model, ("gbr", of, logits, num_projections), squared_norms)
-    seeds = ops.convert_to_tensor(seed, "int64")
+    # The low bits, as all that counts.
+    seeds = ops.convert_to_tensor(seed % 2**31, "int32")
     progress = Progress(data.num_batches, verbose)
     norms: list[np.ndarray] = []
     samples = 0

@@ -64,16 +64,21 @@ class Slopes:
             return _value(model, penalty, batch, constants)
 
         def gradients() -> list[Any]:
-            total, pullback = backend.vjp(lambda watch: value(), [], parameters=True)
+            total, _, pullback = backend.vjp(
+                lambda inputs, watch: value(),
+                [],
+                parameters=self.weights,
+                layers=model._flatten_layers(),
+            )
             self.reason = "" if model.run_eagerly else _missing_second_derivative(total, model)
-            found = pullback(ops.ones_like(total), [weight.value for weight in self.weights])
+            found = pullback(ops.ones_like(total), self.weights)
             return [
                 ops.zeros_like(weight.value) if gradient is None else gradient
                 for weight, gradient in zip(self.weights, found, strict=True)
             ]
 
         def compiled(function: Callable[[], Any]) -> Callable[[], Any]:
-            return function if model.run_eagerly else backend.compiled(function)
+            return function if model.run_eagerly else backend.compiled(function, model)
 
         self._function = compiled(value)
         restore()

@@ -41,7 +41,7 @@ def traced(model: keras.Model, key: Hashable, function: Callable[..., Any]) -> C
     entries = _functions.setdefault(model, {})
     variables = model.variables
     if key not in entries or not _same(entries[key][0], variables):
-        entries[key] = (variables, backend.compiled(call))
+        entries[key] = (variables, backend.compiled(call, model))
     return entries[key][1]
 
 

@@ -200,24 +200,19 @@ class _Run:
         self.blocks = [(links[i], links[i + 1 : j]) for i, j in zip(starts, ends, strict=True)]
         kernels = [ops.convert_to_tensor(link.kernel) for link, _ in self.blocks]
         self.x = ops.cast(x, kernels[0].dtype)
-        self.inputs: list[Any] = []
-        self.pre_activations: list[Any] = []
-        # Zeros that are added: the gradient by them is that by what they are added to.
-        zeros = [ops.zeros((x.shape[0], kernel.shape[1]), kernel.dtype) for kernel in kernels]
 
-        def run(watch: Any) -> Any:
-            h = _through(self.head, self.x)
-            for (link, following), kernel, zero in zip(self.blocks, kernels, zeros, strict=True):
-                self.inputs.append(h)
-                z = ops.matmul(h, kernel) + zero
+        def run(inputs: list[Any], watch: Callable[[str, Any], Any]) -> Any:
+            h = _through(self.head, inputs[0])
+            for (link, following), kernel in zip(self.blocks, kernels, strict=True):
+                z = ops.matmul(watch("input", h), kernel)
                 if link.layer.use_bias:
                     z = z + ops.convert_to_tensor(link.layer.bias)
-                self.pre_activations.append(z)
-                h = _through(following, link.layer.activation(z))
+                h = _through(following, link.layer.activation(watch("pre-activation", z)))
             return scalar(h)
 
-        value, pullback = backend.vjp(run, [self.x, *zeros])
-        sources = [self.x, *zeros]
+        value, watched, pullback = backend.vjp(run, [self.x], watches=True)
+        self.inputs, self.pre_activations = watched["input"], watched["pre-activation"]
+        sources = [self.x, *self.pre_activations]
         gradients = pullback(ops.ones_like(value), sources)
         self.input_gradient, *self.deltas = (
             ops.zeros_like(source) if gradient is None else gradient
@@ -268,7 +263,7 @@ def _jacobians(function: Callable[[Any], Any], x: Any, outputs: int) -> np.ndarr
     """The Jacobian of each sample, `(samples, outputs, inputs)`: all rows in one pullback."""
     samples = x.shape[0]
     repeated = ops.convert_to_tensor(np.repeat(ops.convert_to_numpy(x), outputs, axis=0))
-    y, pullback = backend.vjp(lambda watch: function(repeated), [repeated])
+    y, _, pullback = backend.vjp(lambda inputs, watch: function(inputs[0]), [repeated])
     rows = np.tile(np.eye(outputs), (samples, 1)).reshape(y.shape)
     (gradient,) = pullback(ops.convert_to_tensor(rows, y.dtype), [repeated])
     gradient = ops.zeros_like(repeated) if gradient is None else gradient

@@ -11,13 +11,14 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_gbr import _validation as check
 from keras_gbr import backend
 from keras_gbr.forward_pass import ForwardPass, squared_norms
+from keras_gbr.gaussian import normal
 from keras_gbr.penalties.base import InputPenalty
 from keras_gbr.penalties.probabilities import probabilities
 from keras_gbr.precision import at_least_float32
 
 OF = ("output", "probabilities")
-# Between the seeds of two draws of a step, so that neighbouring seeds share no draw.
-_STRIDE = 0x9E3779B1
+# More than the draws of a step: where those of the next replica begin.
+_DRAWS = 2**16
 
 
 @keras.saving.register_keras_serializable("keras_gbr")
@@ -173,10 +174,9 @@ def output_size(forward: ForwardPass) -> int:
 def _projection(forward: ForwardPass, of: str, seed: int, draw: int) -> Any:
     """The function of the outputs that sums each sample's part along a random direction."""
     shapes = [ops.shape(flat) for flat in _flat_outputs(forward)]
+    first = _DRAWS * backend.replica_id()
     directions = [
-        backend.normal(
-            (shape[0], shape[1]), seed + _STRIDE * (draw * len(shapes) + index), forward.step
-        )
+        normal((shape[0], shape[1]), seed, first + draw * len(shapes) + index, forward.step)
         for index, shape in enumerate(shapes)
     ]
     lengths = ops.sqrt(sum(ops.sum(ops.square(d), axis=1, keepdims=True) for d in directions))

@@ -179,10 +179,11 @@ def _losses(
 ) -> np.ndarray:
     """The losses at x + a u + b v, an array like `a` and `b`, which are flat."""
 
-    @backend.compiled
     def losses(points: Any, labels: Any) -> Any:
         forward = ForwardPass(model, points, labels)
         return forward.losses(forward.y_pred)
+
+    compiled = backend.compiled(losses, model)
 
     parts = []
     for first in range(0, len(a), batch_size):
@@ -191,7 +192,7 @@ def _losses(
         labels = _tensors(
             keras.tree.map_structure(partial(np.repeat, repeats=len(points), axis=0), y)
         )
-        values = losses(ops.convert_to_tensor(points.astype(x.dtype)), labels)
+        values = compiled(ops.convert_to_tensor(points.astype(x.dtype)), labels)
         parts.append(ops.convert_to_numpy(values))
     return np.concatenate(parts).astype("float64")
 

@@ -1,22 +1,19 @@
 """TensorFlow."""
 
-from keras_gbr.backend.tensorflow.autodiff import compiled, normal, switch, vjp
-from keras_gbr.backend.tensorflow.datasets import is_dataset, num_batches
-from keras_gbr.backend.tensorflow.distribution import num_replicas, replica_mean
+from keras_gbr.backend.tensorflow.autodiff import compiled, vjp
+from keras_gbr.backend.tensorflow.distribution import num_replicas, replica_id, replica_mean
 from keras_gbr.backend.tensorflow.second_derivatives import (
     require as require_second_derivatives,
 )
-from keras_gbr.backend.tensorflow.training import Trainer
+from keras_gbr.backend.tensorflow.training import Trainer, jit_compile
 
 __all__ = [
     "Trainer",
     "compiled",
-    "is_dataset",
-    "normal",
-    "num_batches",
+    "jit_compile",
     "num_replicas",
+    "replica_id",
     "replica_mean",
     "require_second_derivatives",
-    "switch",
     "vjp",
 ]

@@ -1,53 +1,59 @@
-"""Pullbacks by gradient tapes, random numbers and graphs."""
+"""Pullbacks by gradient tapes, branches and graphs."""
 
 import functools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
-
-from keras_gbr.backend.tensorflow.distribution import replica_id
-
-# Between the seeds of two replicas.
-_REPLICA_STRIDE = 0x61C88647
 
 
 def vjp(
-    function: Callable[[Callable[[Any], Any]], Any], inputs: list[Any], parameters: bool = False
-) -> tuple[Any, Callable[..., list[Any]]]:
-    """Runs `function` and returns its output with its pullback.
+    function: Callable[[list[Any], Callable[[str, Any], Any]], Any],
+    inputs: list[Any],
+    watches: bool = False,
+    parameters: Sequence[keras.Variable] = (),
+    layers: Sequence[keras.Layer] = (),
+) -> tuple[Any, dict[str, list[Any]], Callable[..., list[Any]]]:
+    """Runs a function and returns its output with its pullback.
 
     Args:
-        function: Returns a tensor or a nested structure of them. It is given a function `watch`:
-            what it computes with `watch(tensor)` instead of `tensor` has a gradient with respect
-            to what that returned.
-        inputs: Tensors that `function` reads.
-        parameters: Whether the pullback also reaches the trainable variables that `function`
-            reads.
+        function: `function(inputs, watch)` returns a tensor or a nested structure of them. It
+            computes with the `inputs` that it is given, and `watch(name, tensor)` returns what
+            to compute with in place of `tensor` so that there is a gradient at it.
+        inputs: Floating-point tensors.
+        watches: Whether the function calls `watch`.
+        parameters: The variables whose gradients may be asked for too.
+        layers: The layers that the function calls: what they update and add to the loss is
+            left as if they had been called directly.
 
     Returns:
-        The output, and a function `pullback(cotangent, wrt)`: it takes a structure like the
-        output and a list of `inputs`, watched tensors or variables, and returns a list of
-        gradients, `None` where the output does not depend on one. It may be called several
-        times, and what it computes is differentiable itself.
+        The output; the watched tensors by their names, in the order in which they came; and a
+        function `pullback(cotangent, wrt)`: it takes a structure like the output and a list of
+        `inputs`, watched tensors or `parameters`, and returns a list of gradients, `None` where
+        the output does not depend on one. It may be called several times, and what it computes
+        is differentiable itself.
     """
-    tape = tf.GradientTape(persistent=True, watch_accessed_variables=parameters)
+    tape = tf.GradientTape(persistent=True, watch_accessed_variables=bool(parameters))
+    watched: dict[str, list[Any]] = {}
     with tape, _TwiceDifferentiableMoments():
 
-        def watch(tensor: Any) -> Any:
+        def watch(name: str, tensor: Any) -> Any:
             tape.watch(tensor)
+            watched.setdefault(name, []).append(tensor)
             return tensor
 
         tape.watch(inputs)
-        output = function(watch)
+        output = function(inputs, watch)
 
     def pullback(cotangent: Any, wrt: list[Any]) -> list[Any]:
-        gradients = tape.gradient(output, wrt, output_gradients=cotangent)
+        sources = [each.value if isinstance(each, keras.Variable) else each for each in wrt]
+        gradients = tape.gradient(output, sources, output_gradients=cotangent)
         # An embedding has sparse gradients.
         return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
 
-    return output, pullback
+    return output, watched, pullback
 
 
 class _TwiceDifferentiableMoments:
@@ -85,24 +91,6 @@ class _TwiceDifferentiableMoments:
         return mean, variance - tf.square(mean - tf.stop_gradient(mean))
 
 
-def normal(shape: tuple[Any, ...], seed: int, step: Any) -> Any:
-    """Standard normal float32 numbers that depend on `shape`, `seed` and `step` alone.
-
-    On several replicas each draws numbers of its own, and under XLA they are other ones.
-
-    Args:
-        shape: Tuple of whole numbers or scalar tensors.
-        seed: Whole number.
-        step: Scalar integer tensor or variable; another value gives independent numbers.
-
-    Returns:
-        Tensor of `shape`.
-    """
-    seeds = (tf.cast(seed, "int64") + _REPLICA_STRIDE * tf.cast(replica_id(), "int64")) % 2**31
-    pair = tf.stack([tf.cast(seeds, "int32"), tf.cast(step, "int32")])
-    return tf.random.stateless_normal(tf.stack(shape), pair)
-
-
 def switch(index: Any, branches: Sequence[Callable[[], Any]]) -> Any:
     """What one of several functions returns; the others do not run.
 
@@ -113,8 +101,11 @@ def switch(index: Any, branches: Sequence[Callable[[], Any]]) -> Any:
     return branches[0]() if len(branches) == 1 else tf.switch_case(index, list(branches))
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of tensors as a graph, traced again at most where another length varies."""
+def compiled(function: Callable[..., Any], model: keras.Model) -> Callable[..., Any]:
+    """`function` of tensors, which reads `model`, as a graph.
+
+    It is traced again at most where another length varies, and reads the variables as they are.
+    """
     # A partial has call statistics of its own. TensorFlow keeps those of a function by its
     # code, and takes one for many models for one that is traced over and over.
     return tf.function(functools.partial(function), autograph=False, reduce_retracing=True)

@@ -14,7 +14,6 @@ import keras
 import tensorflow as tf
 
 from keras_gbr import _validation as check
-from keras_gbr.losses import per_sample_losses
 
 _SUPPORTED = (
     tf.distribute.MirroredStrategy,
@@ -155,18 +154,6 @@ def check_training(model: Any) -> None:
         value = applies(model)
         if value:
             raise check.fail(f"On several replicas {reason}", name, value)
-
-
-def check_loss(model: Any, y: Any, y_pred: Any) -> None:
-    """Refuses a loss of the whole batch on several replicas.
-
-    Keras divides a mean over samples by the number of replicas, and such a number not.
-
-    Raises:
-        ValueError: There are several replicas, and such a loss.
-    """
-    if num_replicas() > 1 and model._compile_loss is not None:
-        per_sample_losses(model._compile_loss, y, y_pred)
 
 
 def _of_optimizer(name: str) -> Callable[[Any], Any]:

@@ -7,8 +7,35 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_gbr import _validation as check
 from keras_gbr.backend.tensorflow import distribution, numerics, second_derivatives
 from keras_gbr.backend.tensorflow.autodiff import switch
+
+
+def jit_compile(asked: bool | str, penalties: bool, check_numerics: bool) -> bool | str:
+    """Whether to compile the steps of `fit` with XLA.
+
+    Args:
+        asked: The `jit_compile` of `compile`.
+        penalties: Whether there are penalties.
+        check_numerics: Whether a number that is not finite shall stop training.
+
+    Returns:
+        `asked`, or what it comes to.
+
+    Raises:
+        ValueError: What is asked for cannot be.
+    """
+    if not check_numerics:
+        return asked
+    if asked is True:
+        raise check.fail(
+            'XLA drops the checks of `check_numerics`. Leave `jit_compile` at "auto", or leave '
+            "out `check_numerics`.",
+            "jit_compile",
+            asked,
+        )
+    return False
 
 
 class Trainer:
@@ -22,19 +49,7 @@ class Trainer:
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """One step of `evaluate`; the penalties are no part of it."""
-        return self._without_penalties(super().test_step(data))  # type: ignore[misc]
-
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        """The loss of a batch, see `keras.Model.compute_loss`."""
-        distribution.check_loss(self, y, y_pred)
-        return super().compute_loss(x, y, y_pred, sample_weight, training)  # type: ignore[misc]
+        return self.without_penalties(super().test_step(data))  # type: ignore[attr-defined, misc]
 
     def make_train_function(self, force: bool = False) -> Any:
         """Compiles the step of `fit`; called by Keras before the first one."""
@@ -72,18 +87,6 @@ class Trainer:
             iterator, data_batch = None, distribution.local_batch(strategy, iterator)
         super()._maybe_symbolic_build(iterator, data_batch)  # type: ignore[misc]
         distribution.prepare(self)
-
-    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
-        # Keras takes the metrics of all replicas where the logs have all metrics. Those of
-        # `evaluate` lack the penalties, and are means of each replica's own.
-        results = self._without_penalties(self.get_metrics_result())  # type: ignore[attr-defined]
-        if isinstance(logs, dict) and logs.keys() == results.keys():
-            return results
-        return super()._get_metrics_result_or_logs(logs)  # type: ignore[misc]
-
-    def _without_penalties(self, logs: dict[str, Any]) -> dict[str, Any]:
-        names = {penalty.name for penalty in self.penalties}  # type: ignore[attr-defined]
-        return {name: value for name, value in logs.items() if name not in names}
 
 
 def _train_step(model: Any, data: Any) -> dict[str, Any]:

@@ -1,0 +1,40 @@
+"""Running code with other values of variables, and without what it does to them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+
+class Sandbox(keras.StatelessScope):
+    """A stateless scope in which all other variables have the values that they have around it.
+
+    Keras' own takes them, within another scope, for what they were outside of both.
+
+    Args:
+        values: Pairs of variables and the values that they have inside.
+        collect_losses: Whether layers note in `losses` what they add to the loss.
+
+    Attributes:
+        losses: What the layers have added to the loss, if that is collected.
+        updates: Pairs of each variable that was assigned inside and its last value.
+    """
+
+    def __init__(
+        self, values: Iterable[tuple[keras.Variable, Any]] = (), collect_losses: bool = False
+    ) -> None:
+        super().__init__(list(values), collect_losses=collect_losses)
+        self._updated: dict[int, keras.Variable] = {}
+
+    @property
+    def updates(self) -> list[tuple[keras.Variable, Any]]:
+        return [(variable, self.get_current_value(variable)) for variable in self._updated.values()]
+
+    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
+        super().add_update(update)
+        self._updated[id(update[0])] = update[0]
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        value = super().get_current_value(variable)
+        outer = getattr(self, "original_scope", None)
+        return outer.get_current_value(variable) if value is None and outer is not None else value
