@@ -128,18 +128,23 @@ def _scale_columns(matrix: Any, length: float, center: bool) -> Any:
     differentiable operations, so second derivatives exist.
     """
 
+    def scaled(matrix: Any) -> tuple[Any, Any]:
+        centred, inverse = _direction(matrix, center)
+        return centred * (length * inverse), inverse
+
     @ops.custom_gradient
     def scale(matrix: Any) -> Any:
-        centred, inverse = _direction(matrix, center)
-        result = centred * (length * inverse)
+        result, inverse = scaled(matrix)
 
         def gradient(*args: Any, upstream: Any = None) -> Any:
-            g = upstream if upstream is not None else args[0]
-            along = _column_sums(g * result) * (inverse / length)
+            # PyTorch gives the matrix, too: second derivatives pass through it alone.
+            g, parts = (args[0], (result, inverse)) if upstream is None else (upstream, None)
+            unit, factor = parts or scaled(*args)
+            along = _column_sums(g * unit) * (factor / length)
             if not center:
-                return g * (length * inverse) - result * along
+                return g * (length * factor) - unit * along
             mean = _column_sums(g) / matrix.shape[0]
-            return g * (length * inverse) - (result * along + mean * (length * inverse))
+            return g * (length * factor) - (unit * along + mean * (length * factor))
 
         return result, gradient
 

@@ -115,7 +115,7 @@ class ForwardPass:
         if fraction == 1.0:
             return self
         if fraction not in self._parts:
-            size = ops.maximum(_rounded(fraction, self.batch_size), 1)
+            size = _share(fraction, self.batch_size)
             x, y, sample_weight = (
                 keras.tree.map_structure(lambda leaf: leaf[:size], data, none_is_leaf=False)
                 for data in (self.x, self.y, self.sample_weight)
@@ -290,10 +290,11 @@ def _copy(variable: keras.Variable) -> Any:
     return ops.stop_gradient(ops.copy(variable.value))
 
 
-def _rounded(fraction: float, size: Any) -> Any:
+def _share(fraction: float, size: Any) -> Any:
+    """So many of `size` samples, rounded, at least one."""
     if isinstance(size, int):
-        return round(fraction * size)
-    return ops.cast(ops.round(fraction * ops.cast(size, "float32")), "int32")
+        return max(round(fraction * size), 1)
+    return ops.maximum(ops.cast(ops.round(fraction * ops.cast(size, "float32")), "int32"), 1)
 
 
 def _leaves(structure: Any) -> list[Any]:

@@ -29,6 +29,8 @@ class Terms:
         self.check_numerics = check_numerics
         self.metrics = [keras.metrics.Mean(name=penalty.name) for penalty in penalties]
         self.traced = False
+        # What `check_numerics` looks at, in the order of its findings.
+        self.checked: list[str] = []
         # The trainable weights, by number, that steps of some kind have a gradient for.
         self.reached: set[int] = set()
         self._intervals = sorted({penalty.interval for penalty in penalties} - {1})

@@ -58,7 +58,11 @@ class Slopes:
     ) -> None:
         self.restore, self.reason = restore, ""
         self.weights = model.trainable_weights
-        constants = penalty.constants(_forward_pass(model, penalty, batch))
+        constants = keras.tree.map_structure(
+            ops.stop_gradient,
+            penalty.constants(_forward_pass(model, penalty, batch)),
+            none_is_leaf=False,
+        )
 
         def value() -> Any:
             return _value(model, penalty, batch, constants)

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-import keras
 import tensorflow as tf
+
+from keras_gbr.backend.finite import checked_values, not_finite
 
 
 def state(model: Any) -> list[tuple[Any, Any]]:
@@ -29,23 +30,12 @@ def require_finite(
     Raises:
         tf.errors.InvalidArgumentError: In the step: a number is not finite.
     """
-    # Under loss scaling, gradients that overflow are the optimizer's business: it skips the step.
-    if not isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
-        pairs = zip(model.trainable_weights, gradients, strict=True)
-        values = values | {f"the gradient of `{weight.path}`": g for weight, g in pairs}
-    values = {name: value for name, value in values.items() if value is not None}
+    values = checked_values(model, gradients, values)
     flags = tf.stack(
         [tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(v))) for v in values.values()]
     )
     finite = tf.reduce_all(flags)
-    messages = tf.constant(
-        [
-            f"`check_numerics`: {name} is NaN or infinite. The step is not taken and the weights "
-            "are those before it. Look at the batch, or lower the learning rate or the weight "
-            "of the penalty."
-            for name in values
-        ]
-    )
+    messages = tf.constant([not_finite(name) for name in values])
     restored = [
         weight.assign(tf.where(finite, weight, value), read_value=False) for weight, value in before
     ]

@@ -1,0 +1,29 @@
+"""What `check_numerics` looks at, and what it says of a number that is not finite."""
+
+from typing import Any
+
+import keras
+
+
+def checked_values(model: Any, gradients: list[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The numbers that a step hangs on, by what they are.
+
+    Args:
+        model: The model.
+        gradients: One tensor or `None` for each trainable weight.
+        values: What the loss consists of, by what it is.
+    """
+    # Under loss scaling, gradients that overflow are the optimizer's business: it skips the step.
+    if not isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+        pairs = zip(model.trainable_weights, gradients, strict=True)
+        values = values | {f"the gradient of `{weight.path}`": g for weight, g in pairs}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def not_finite(name: str) -> str:
+    """The message of the error."""
+    return (
+        f"`check_numerics`: {name} is NaN or infinite. The step is not taken and the weights "
+        "are those before it. Look at the batch, or lower the learning rate or the weight "
+        "of the penalty."
+    )

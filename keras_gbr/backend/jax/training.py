@@ -1,0 +1,156 @@
+"""The train step, a function of the state of the model."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import keras
+
+from keras_gbr.backend.finite import checked_values, not_finite
+from keras_gbr.sandbox import Sandbox
+
+# The key of the logs that hold what was found finite.
+_FINITE = "check_numerics"
+
+
+class _State(NamedTuple):
+    """Lists of the values of variables, in the order in which Keras passes them on."""
+
+    trainable_variables: list[Any]
+    non_trainable_variables: list[Any]
+    optimizer_variables: list[Any]
+    metrics_variables: list[Any]
+
+
+def jit_compile(asked: bool | str, penalties: bool, check_numerics: bool) -> bool | str:
+    """Whether to compile the steps of `fit`: as `asked`."""
+    return asked
+
+
+class Trainer:
+    """What the backend puts between the `GBRMixin` and `keras.Model`."""
+
+    def train_step(self, state: Any, data: Any) -> tuple[dict[str, Any], Any]:
+        """One step of `fit`, see `keras.Model.train_step`.
+
+        Args:
+            state: The values of the trainable variables, the others, those of the optimizer and
+                of the metrics.
+            data: The batch.
+
+        Returns:
+            The logs and the state after the step.
+        """
+        terms = self._terms  # type: ignore[attr-defined]
+        if terms.penalties or terms.check_numerics:
+            return _train_step(self, _State(*state), data)
+        return super().train_step(state, data)  # type: ignore[misc]
+
+    def test_step(self, state: Any, data: Any) -> tuple[dict[str, Any], Any]:
+        """One step of `evaluate`; the penalties are no part of it."""
+        logs, state = super().test_step(state, data)  # type: ignore[misc]
+        return self.without_penalties(logs), state  # type: ignore[attr-defined]
+
+    def _make_function(self, step_function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._terms.check_numerics:  # type: ignore[attr-defined]
+            step_function = functools.partial(_stopping, self, step_function)
+        return super()._make_function(step_function, *args, **kwargs)  # type: ignore[misc]
+
+
+def _train_step(model: Any, state: _State, data: Any) -> tuple[dict[str, Any], _State]:
+    """One forward pass for the loss and the penalties of this step, one update."""
+    terms = model._terms
+    if len(terms.kinds) == 1:
+        gradients, values, logs, updated = _gradients(model, state, data)
+    else:
+        # The whole of it is in the branch: a branch with the penalties alone would, in steps
+        # without them, feed zeros into the gradient of every activation.
+        with Sandbox(_pairs(model, state)):
+            kind = terms.kind_of(model.optimizer.iterations)
+        branches = [
+            functools.partial(_gradients_of_kind, model, state, data, number)
+            for number in range(len(terms.kinds))
+        ]
+        gradients, values, logs, updated = jax.lax.switch(kind, branches)
+    trainable, optimizer = model.optimizer.stateless_apply(
+        state.optimizer_variables, gradients, state.trainable_variables
+    )
+    after = _State(trainable, updated[0], optimizer, updated[1])
+    if terms.check_numerics:
+        flags = _finite(model, gradients, values)
+        found = jnp.stack(list(flags.values()))
+        terms.checked = list(flags)
+        after = jax.tree.map(functools.partial(jnp.where, jnp.all(found)), after, state)
+        logs = {**logs, _FINITE: found}
+    return logs, after
+
+
+def _gradients_of_kind(model: Any, state: _State, data: Any, kind: int) -> tuple[Any, ...]:
+    with model._terms.restricted_to(kind):
+        return _gradients(model, state, data)
+
+
+def _gradients(model: Any, state: _State, data: Any) -> tuple[Any, ...]:
+    """Everything of a step but the update.
+
+    Returns:
+        The gradients, what the loss consists of, the logs, and the values of the non-trainable
+        variables and of those of the metrics after the forward pass.
+    """
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+
+    def scaled_loss(trainable: list[Any]) -> tuple[Any, Any]:
+        before = state._replace(trainable_variables=trainable)
+        with Sandbox(_pairs(model, before), collect_losses=True) as sandbox:
+            forward = model.forward_pass(x, y, sample_weight, training=True)
+            loss = model._compute_loss(x, y, forward.y_pred, sample_weight, training=True)
+            values = {"the loss": loss}
+            loss = model.penalized_loss(loss, forward, values)
+            model._loss_tracker.update_state(loss, sample_weight=forward.batch_size)
+            logs = model.compute_metrics(x, y, forward.y_pred, sample_weight=sample_weight)
+            scaled = model.optimizer.scale_loss(loss)
+        updated = [
+            [sandbox.get_current_value(variable) for variable in variables]
+            for variables in (model.non_trainable_variables, model.metrics_variables)
+        ]
+        return scaled, (values, logs, updated)
+
+    gradients, (values, logs, updated) = jax.grad(scaled_loss, has_aux=True)(
+        state.trainable_variables
+    )
+    return gradients, values, logs, updated
+
+
+def _pairs(model: Any, state: _State) -> list[tuple[keras.Variable, Any]]:
+    """The variables of a model with their values."""
+    groups = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    )
+    return [
+        pair for group, values in zip(groups, state, strict=True)
+        for pair in zip(group, values, strict=True)
+    ]
+
+
+def _finite(model: Any, gradients: list[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Whether each number that a step hangs on is finite, by what it is."""
+    return {
+        name: jnp.all(jnp.isfinite(value))
+        for name, value in checked_values(model, gradients, values).items()
+    }
+
+
+def _stopping(model: Any, step: Callable[..., Any], state: Any, data: Any) -> tuple[Any, Any]:
+    """A step that ends with an error where it has found a number that is not finite."""
+    logs, after = step(state, data)
+    found = logs.pop(_FINITE, None) if isinstance(logs, dict) else None
+    if found is None or found.all():
+        return logs, after
+    # The state before the step was given away to it; this is an equal one.
+    model._jax_state, model._jax_state_synced = _State(*after)._asdict(), False
+    raise FloatingPointError(not_finite(model._terms.checked[int(jnp.argmin(found))]))

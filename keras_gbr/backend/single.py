@@ -1,0 +1,18 @@
+"""Backends on which a step is one program for the whole batch, on however many devices."""
+
+from typing import Any
+
+
+def num_replicas() -> int:
+    """The number of replicas that take a step together."""
+    return 1
+
+
+def replica_id() -> int:
+    """The number of this replica, from 0."""
+    return 0
+
+
+def replica_mean(tensors: list[Any]) -> list[Any]:
+    """The means of tensors over the replicas."""
+    return tensors

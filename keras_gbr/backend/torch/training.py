@@ -1,0 +1,98 @@
+"""The train step, run operation by operation."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import keras
+import torch
+
+from keras_gbr import _validation as check
+from keras_gbr.backend.finite import checked_values, not_finite
+from keras_gbr.backend.torch.autodiff import gradients
+
+
+def jit_compile(asked: bool | str, penalties: bool, check_numerics: bool) -> bool | str:
+    """Whether to compile the steps of `fit` with `torch.compile`.
+
+    Args:
+        asked: The `jit_compile` of `compile`.
+        penalties: Whether there are penalties.
+        check_numerics: Whether a number that is not finite shall stop training.
+
+    Returns:
+        `asked`.
+
+    Raises:
+        ValueError: What is asked for cannot be.
+    """
+    if asked is True and (penalties or check_numerics):
+        raise check.fail(
+            "torch.compile has no second derivatives, which penalties need, and cannot be stopped "
+            'by `check_numerics`. Leave `jit_compile` at "auto": steps then run eagerly.',
+            "jit_compile",
+            asked,
+        )
+    return asked
+
+
+class Trainer:
+    """What the backend puts between the `GBRMixin` and `keras.Model`."""
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step of `fit`, see `keras.Model.train_step`."""
+        if self.penalties or self._terms.check_numerics:  # type: ignore[attr-defined]
+            return _train_step(self, data)
+        return super().train_step(data)  # type: ignore[misc]
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """One step of `evaluate`; the penalties are no part of it."""
+        return self.without_penalties(super().test_step(data))  # type: ignore[attr-defined, misc]
+
+
+def _train_step(model: Any, data: Any) -> dict[str, Any]:
+    """One forward pass for the loss and the penalties of this step, one update."""
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    terms = model._terms
+    before = _state(model) if terms.check_numerics else []
+    several = len(terms.kinds) > 1
+    kind = int(terms.kind_of(model.optimizer.iterations)) if several else 0
+    with terms.restricted_to(kind) if several else nullcontext():
+        forward = model.forward_pass(x, y, sample_weight, training=True)
+        loss = model._compute_loss(x, y, forward.y_pred, sample_weight, training=True)
+        values = {"the loss": loss}
+        loss = model.penalized_loss(loss, forward, values)
+    model._loss_tracker.update_state(loss, sample_weight=forward.batch_size)
+    weights = model.trainable_weights
+    found = gradients([model.optimizer.scale_loss(loss)], [weight.value for weight in weights])
+    if several:
+        found = _with_zeros(terms, found, weights)
+    if terms.check_numerics:
+        _require_finite(model, found, values, before)
+    with torch.no_grad():
+        model.optimizer.apply(found, weights)
+    return model.compute_metrics(x, y, forward.y_pred, sample_weight=sample_weight)
+
+
+def _with_zeros(terms: Any, found: list[Any], weights: list[Any]) -> list[Any]:
+    """Gradients that are zero where a step of another kind has one: momentum goes on."""
+    terms.reached |= {i for i, gradient in enumerate(found) if gradient is not None}
+    return [
+        torch.zeros_like(weight.value) if gradient is None and i in terms.reached else gradient
+        for i, (gradient, weight) in enumerate(zip(found, weights, strict=True))
+    ]
+
+
+def _state(model: Any) -> list[tuple[Any, Any]]:
+    """The variables that a forward pass itself may change, with their values."""
+    return [(v, v.value.detach().clone()) for v in model.non_trainable_variables]
+
+
+def _require_finite(
+    model: Any, found: list[Any], values: dict[str, Any], before: list[tuple[Any, Any]]
+) -> None:
+    """Ends training, with the model as it was, at a number that is not finite."""
+    for name, value in checked_values(model, found, values).items():
+        if not torch.isfinite(torch.as_tensor(value)).all():
+            for variable, old in before:
+                variable.assign(old)
+            raise FloatingPointError(not_finite(name))
