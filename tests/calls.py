@@ -1,13 +1,30 @@
-"""Ways to call a function of tensors: its gradients, and eager, as a graph or compiled."""
+"""Ways to call a function of tensors: its gradients, and eager, as a graph or compiled.
 
+The gradients are those of the backend itself, not those that keras_gbr makes of them.
+"""
+
+import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
-MODES = {
-    "eager": lambda function: function,
-    "graph": tf.function,
-    "xla": lambda function: tf.function(function, jit_compile=True),
-}
+BACKEND = keras.backend.backend()
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+    MODES = {
+        "eager": lambda function: function,
+        "graph": tf.function,
+        "xla": lambda function: tf.function(function, jit_compile=True),
+    }
+elif BACKEND == "jax":
+    import jax
+
+    MODES = {"eager": lambda function: function, "jit": jax.jit}
+else:
+    import torch
+
+    MODES = {"eager": lambda function: function}
 
 
 def random_kernel(*shape, seed=0, dtype="float64"):
@@ -15,22 +32,105 @@ def random_kernel(*shape, seed=0, dtype="float64"):
     return (np.random.default_rng(seed).standard_normal(shape) + 0.3).astype(dtype)
 
 
+def differentiated(function, variables, mode="eager"):
+    """A callable: arrays -> the loss, other parts and the gradients of the loss, as NumPy.
+
+    Args:
+        function: Takes tensors and returns a loss and a list of other tensors.
+        variables: Keras variables that it reads; one that the loss does not depend on has zeros.
+        mode: One of `MODES`.
+    """
+    run = MODES[mode](_DIFFERENTIATED[BACKEND](function, variables))
+    read = (lambda: [v.value for v in variables]) if BACKEND == "jax" else (lambda: [])
+
+    def call(*arrays):
+        loss, parts, gradients = run(read(), *map(ops.convert_to_tensor, arrays))
+        return _numpy(loss), [_numpy(p) for p in parts], [_numpy(g) for g in gradients]
+
+    return call
+
+
+def _with_tape(function, variables):
+    def run(_, *tensors):
+        with tf.GradientTape() as tape:
+            loss, parts = function(*tensors)
+        sources = [v.value for v in variables]
+        gradients = tape.gradient(loss, sources, unconnected_gradients="zero")
+        return loss, parts, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+    return run
+
+
+def _with_jax_grad(function, variables):
+    def run(values, *tensors):
+        def pure(values):
+            pairs = list(zip(variables, values, strict=True))
+            with keras.StatelessScope(pairs, collect_losses=True):
+                return function(*tensors)
+
+        (loss, parts), gradients = jax.value_and_grad(pure, has_aux=True)(values)
+        return loss, parts, gradients
+
+    return run
+
+
+def _with_torch_grad(function, variables):
+    def run(_, *tensors):
+        loss, parts = function(*tensors)
+        sources = [v.value for v in variables]
+        gradients = torch.autograd.grad(loss, sources, allow_unused=True, materialize_grads=True)
+        return loss, parts, gradients
+
+    return run
+
+
+_DIFFERENTIATED = {"tensorflow": _with_tape, "jax": _with_jax_grad, "torch": _with_torch_grad}
+
+
+def variable_gradients(total, variables):
+    """The gradients of the scalar `total()` with respect to Keras variables, as NumPy."""
+    return differentiated(lambda: (total(), []), variables)()[2]
+
+
 def with_gradients(function, mode="eager"):
     """A callable: arrays -> the value of `function` and its gradients, as NumPy."""
+    run = MODES[mode](_GRADIENTS[BACKEND](function))
 
+    def call(*arrays):
+        value, gradients = run(*map(ops.convert_to_tensor, arrays))
+        return _numpy(value), [_numpy(gradient) for gradient in gradients]
+
+    return call
+
+
+def _input_tape(function):
     def run(*tensors):
         with tf.GradientTape() as tape:
             tape.watch(tensors)
             value = function(*tensors)
         return value, tape.gradient(value, tensors)
 
-    run = MODES[mode](run)
+    return run
 
-    def call(*arrays):
-        value, gradients = run(*[tf.constant(array) for array in arrays])
-        return value.numpy(), [gradient.numpy() for gradient in gradients]
 
-    return call
+def _input_vjp(function):
+    def run(*tensors):
+        value, pullback = jax.vjp(function, *tensors)
+        return value, pullback(jax.numpy.ones_like(value))
+
+    return run
+
+
+def _input_grad(function):
+    def run(*tensors):
+        tensors = [tensor.requires_grad_() for tensor in tensors]
+        value = function(*tensors)
+        return value, torch.autograd.grad(value.sum(), tensors)
+
+    return run
+
+
+_GRADIENTS = {"tensorflow": _input_tape, "jax": _input_vjp, "torch": _input_grad}
 
 
 def value_and_gradients(function, *arrays, mode="eager"):
@@ -47,3 +147,7 @@ def deviation(actual, expected):
     """The largest difference relative to the largest expected entry."""
     expected = np.asarray(expected, dtype="float64")
     return np.max(np.abs(np.asarray(actual, dtype="float64") - expected)) / np.max(np.abs(expected))
+
+
+def _numpy(tensor):
+    return ops.convert_to_numpy(tensor)

@@ -6,13 +6,34 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import pytest
-import tensorflow as tf
 from hypothesis import settings
 from networks import use_float64
 
+BACKEND = keras.backend.backend()
 # Devices for strategies with two and with four replicas; before anything runs on one.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 6
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 6
+    )
+if BACKEND == "jax":
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", 4)
+
+# What is about TensorFlow alone: strategies, exports, graphs without second derivatives.
+collect_ignore = (
+    []
+    if BACKEND == "tensorflow"
+    else [
+        *(
+            "test_distribute.py",
+            "test_multi_worker.py",
+            "test_onnx.py",
+            "test_second_derivatives.py",
+        ),
+    ]
 )
 
 # Derandomised: the same examples on every machine, so a failure is a change of the code.
@@ -28,6 +49,8 @@ def fixed_seeds_and_precision():
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
+    if BACKEND == "jax":
+        jax.config.update("jax_enable_x64", False)
 
 
 @pytest.fixture

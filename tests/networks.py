@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-import tensorflow as tf
+from calls import variable_gradients
 from keras import layers
 
 import keras_gbr as gbr
@@ -10,6 +10,10 @@ import keras_gbr as gbr
 
 def use_float64():
     """Builds and computes everything that follows in double precision."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
 
@@ -95,16 +99,11 @@ def check_gradient(model, total, numeric=None):
     """The gradient of a scalar against central differences of it, or of the function `numeric`,
     along random directions."""
     variables = model.trainable_variables
-    with tf.GradientTape() as tape:
-        value = total()
-    gradients = tape.gradient(
-        value, [v.value for v in variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
-    gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+    gradients = variable_gradients(total, variables)
     for seed in range(3):
         directions = random_directions(variables, seed)
-        analytic = sum((g.numpy() * d).sum() for g, d in zip(gradients, directions, strict=True))
+        analytic = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True))
         # Along a direction the parts may cancel: the length of the gradient is the scale.
-        scale = sum((g.numpy() ** 2).sum() for g in gradients) ** 0.5
+        scale = sum((g**2).sum() for g in gradients) ** 0.5
         expected = slope(numeric or total, variables, directions)
         np.testing.assert_allclose(analytic, expected, rtol=1e-5, atol=1e-6 * scale)

@@ -9,8 +9,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from calls import MODES
+from calls import MODES, differentiated
 from keras import layers, ops
 from kinds import KINDS, accepts, arguments, example, model_around
 
@@ -107,15 +106,13 @@ def results(name, kind, mode, model=None):
     shape = model(x).shape
     y = np.cos(np.arange(np.prod(shape))).reshape(shape)
 
-    def step(x, y):
-        with tf.GradientTape() as tape:
-            loss, parts = function(model, x, y)
-        weights = [v.value for v in model.trainable_variables]
-        gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
-        return [loss, *parts, *map(tf.convert_to_tensor, gradients)]
+    def loss_and_parts(x, y):
+        loss, parts = function(model, x, y)
+        return ops.cast(loss, "float32"), [ops.cast(part, "float32") for part in parts]
 
-    values = MODES[mode](step)(tf.constant(x), tf.constant(y, "float32"))
-    return [np.asarray(ops.cast(value, "float32"), "float64") for value in values]
+    call = differentiated(loss_and_parts, model.trainable_variables, mode)
+    loss, parts, gradients = call(x, y.astype("float32"))
+    return [value.astype("float64") for value in (loss, *parts, *gradients)]
 
 
 @functools.cache

@@ -132,7 +132,8 @@ def _pairs(model: Any, state: _State) -> list[tuple[keras.Variable, Any]]:
         model.metrics_variables,
     )
     return [
-        pair for group, values in zip(groups, state, strict=True)
+        pair
+        for group, values in zip(groups, state, strict=True)
         for pair in zip(group, values, strict=True)
     ]
 

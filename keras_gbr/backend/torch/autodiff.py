@@ -81,7 +81,9 @@ def gradients(
     Raises:
         MissingSecondDerivativeError: They pass an operation that has none.
     """
-    cotangents = [torch.ones_like(output) for output in outputs] if cotangents is None else cotangents
+    cotangents = (
+        [torch.ones_like(output) for output in outputs] if cotangents is None else cotangents
+    )
     pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]
     if not pairs:
         return [None] * len(wrt)
