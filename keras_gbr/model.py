@@ -86,7 +86,7 @@ class GBRMixin(backend.Trainer):
                     "loss",
                     loss,
                 )
-        super().compile(*args, **kwargs)  # type: ignore[misc]
+        super().compile(*args, **kwargs)
         self._terms = terms
 
     @property
@@ -97,7 +97,7 @@ class GBRMixin(backend.Trainer):
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The metrics of the model, those of the penalties last."""
-        return super().metrics + self._terms.metrics  # type: ignore[misc]
+        return super().metrics + self._terms.metrics
 
     def forward_pass(
         self, x: Any, y: Any = None, sample_weight: Any = None, training: bool = False
@@ -145,9 +145,9 @@ class GBRMixin(backend.Trainer):
                 batch. Keras divides a mean over samples by the number of replicas, and such a
                 number not.
         """
-        if backend.num_replicas() > 1 and self._compile_loss is not None:  # type: ignore[attr-defined]
-            per_sample_losses(self._compile_loss, y, y_pred)  # type: ignore[attr-defined]
-        return super().compute_loss(x, y, y_pred, sample_weight, training)  # type: ignore[misc]
+        if backend.num_replicas() > 1 and self._compile_loss is not None:
+            per_sample_losses(self._compile_loss, y, y_pred)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def without_penalties(self, logs: dict[str, Any]) -> dict[str, Any]:
         """Logs without the metrics of the penalties."""
@@ -157,14 +157,14 @@ class GBRMixin(backend.Trainer):
     def _get_metrics_result_or_logs(self, logs: Any) -> Any:
         # Keras takes the metrics of all replicas where the logs have all metrics. Those of
         # `evaluate` lack the penalties, and are means of each replica's own.
-        results = self.without_penalties(self.get_metrics_result())  # type: ignore[attr-defined]
+        results = self.without_penalties(self.get_metrics_result())
         if isinstance(logs, dict) and logs.keys() == results.keys():
             return results
-        return super()._get_metrics_result_or_logs(logs)  # type: ignore[misc]
+        return super()._get_metrics_result_or_logs(logs)
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """The configuration that `compile_from_config` takes, penalties included."""
-        config = super().get_compile_config()  # type: ignore[misc]
+        config = super().get_compile_config()
         if config:  # empty where the model is not compiled
             config["penalties"] = [
                 keras.saving.serialize_keras_object(penalty) for penalty in self._terms.penalties
@@ -175,8 +175,8 @@ class GBRMixin(backend.Trainer):
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles the model as `get_compile_config` describes and builds the optimizer."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None and self.built:  # type: ignore[attr-defined]
-            self.optimizer.build(self.trainable_variables)  # type: ignore[attr-defined]
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
 
 
 @keras.saving.register_keras_serializable("keras_gbr")

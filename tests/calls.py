@@ -41,10 +41,10 @@ def differentiated(function, variables, mode="eager"):
         mode: One of `MODES`.
     """
     run = MODES[mode](_DIFFERENTIATED[BACKEND](function, variables))
-    read = (lambda: [v.value for v in variables]) if BACKEND == "jax" else (lambda: [])
 
     def call(*arrays):
-        loss, parts, gradients = run(read(), *map(ops.convert_to_tensor, arrays))
+        values = [v.value for v in variables] if BACKEND == "jax" else []
+        loss, parts, gradients = run(values, *map(ops.convert_to_tensor, arrays))
         return _numpy(loss), [_numpy(p) for p in parts], [_numpy(g) for g in gradients]
 
     return call

@@ -24,7 +24,7 @@ def vjp(
     See `keras_gbr.backend.tensorflow.autodiff.vjp` for the arguments and what is returned.
     """
     pure = _Pure(function, inputs, parameters, layers)
-    primals = (inputs, [], [variable.value for variable in parameters])
+    primals: tuple[Any, ...] = (inputs, [], [variable.value for variable in parameters])
     if watches:
         # Gradients at what the function computes inside are those by zeros that are added.
         shapes = jax.eval_shape(lambda *arguments: pure(*arguments)[1]["watched"], *primals)
@@ -84,8 +84,8 @@ class _Pure:
             return watched[-1]
 
         inputs = [with_mask(jnp.asarray(x), m) for x, m in zip(inputs, self.masks, strict=True)]
-        values = zip(self.parameters, values, strict=True)
-        with Sandbox(values, collect_losses=True) as sandbox:
+        pairs = zip(self.parameters, values, strict=True)
+        with Sandbox(pairs, collect_losses=True) as sandbox:
             output = self.function(inputs, watch)
         self._updated = [variable for variable, _ in sandbox.updates]
         effects = {
