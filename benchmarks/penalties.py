@@ -9,14 +9,12 @@ medians are those to the first variant.
 """
 
 import keras
-from side_by_side import compiled, run, small_resnet, steps
+from side_by_side import compiled, groups, run, small_resnet
 
 import keras_gbr as gbr
 
-STEPS = 8
 
-
-def groups(variants):
+def penalized(variants):
     """Groups of steps on ResNet-20 by variant: lists of penalties, or `None` for plain Keras."""
     models = {
         name: compiled(keras.Model(*small_resnet()))
@@ -24,19 +22,12 @@ def groups(variants):
         else compiled(gbr.GBRModel(*small_resnet()), penalties=penalties)
         for name, penalties in variants.items()
     }
-
-    def group(step):
-        for _ in range(STEPS):
-            step()
-
-    return {
-        name: (lambda s=step: group(s)) for name, step in steps(models, size=64, classes=10).items()
-    }
+    return groups(models, size=64, classes=10)
 
 
 def interval():
     """Intervals: ResNet-20, 32 x 32 x 3, batch 64, eight steps a call."""
-    return groups(
+    return penalized(
         {
             "plain keras.Model": None,
             "InputGradient": [gbr.InputGradient(0.01)],
@@ -49,7 +40,7 @@ def interval():
 
 def fraction():
     """Fractions: ResNet-20, 32 x 32 x 3, batch 64, eight steps a call."""
-    return groups(
+    return penalized(
         {
             "plain keras.Model": None,
             "InputGradient": [gbr.InputGradient(0.01)],
@@ -62,7 +53,7 @@ def fraction():
 
 def pullbacks():
     """Pullbacks: ResNet-20, 32 x 32 x 3, batch 64, eight steps a call."""
-    return groups(
+    return penalized(
         {
             "plain keras.Model": None,
             "InputGradient": [gbr.InputGradient(0.01)],
@@ -83,7 +74,7 @@ def pullbacks():
     )
 
 
-TABLES = {"interval": interval, "fraction": fraction, "pullbacks": pullbacks}
+TABLES = {"interval": (interval, 5), "fraction": (fraction, 5), "pullbacks": (pullbacks, 5)}
 
 if __name__ == "__main__":
-    run(__doc__.splitlines()[0], TABLES, unit="calls", rounds=5)
+    run(__doc__.splitlines()[0], TABLES)

@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from keras import layers
 
+STEPS = 8
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -55,6 +57,16 @@ def steps(models, size, classes):
     return {name: (lambda m=model: m.train_on_batch(x, y)) for name, model in models.items()}
 
 
+def groups(models, size, classes):
+    """A function for each model that runs eight training steps: one of each kind of interval."""
+
+    def group(step):
+        for _ in range(STEPS):
+            step()
+
+    return {name: (lambda s=step: group(s)) for name, step in steps(models, size, classes).items()}
+
+
 def measure(variants, rounds):
     """Seconds by variant, the variants in turn, after two rounds that do not count."""
     times = {name: [] for name in variants}
@@ -82,23 +94,24 @@ def print_table(title, times):
         )
 
 
-def run(description, tables, unit, rounds):
+def run(description, tables):
     """The command line of a benchmark.
 
     Args:
         description: What it measures.
-        tables: Functions that return callables by the names of the variants; their docstrings
-            are the titles.
-        unit: What one call of a variant is, in the plural.
-        rounds: How many calls of each variant count, by default.
+        tables: By name, a function that returns callables by the names of the variants, and how
+            many calls of each count by default. The docstrings of the functions are the titles.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--tables", nargs="+", choices=tables, default=list(tables))
-    parser.add_argument("--rounds", type=int, default=rounds, help=f"{unit} of each variant")
+    parser.add_argument("--rounds", type=int, help="calls of each variant")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     arguments = parser.parse_args()
-    for table in arguments.tables:
+    keras.config.set_dtype_policy(PRECISIONS[arguments.precision])
+    print(f"Keras {keras.__version__} on {keras.backend.backend()}, {arguments.precision}")
+    for name in arguments.tables:
+        table, rounds = tables[name]
+        rounds = arguments.rounds or rounds
         keras.utils.clear_session()
         keras.utils.set_random_seed(0)
-        times = measure(tables[table](), arguments.rounds)
-        title = f"{tables[table].__doc__} {arguments.rounds} interleaved {unit} each."
-        print_table(title, times)
+        print_table(f"{table.__doc__} {rounds} interleaved calls each.", measure(table(), rounds))

@@ -37,18 +37,13 @@ def vjp(
             return watched[name][-1]
 
         output = function(sources, watch)
-    # By the numbers of the tensors that the caller has; they live as long as the pullback.
-    replaced = {id(tensor): source for tensor, source in zip(inputs, sources, strict=True)}
-    kept = list(inputs)
 
     def pullback(cotangent: Any, wrt: list[Any]) -> list[Any]:
-        assert len(kept) == len(replaced)
+        replaced = {id(each): source for each, source in zip(inputs, sources, strict=True)}
+        tensors = [each.value if isinstance(each, keras.Variable) else each for each in wrt]
         return gradients(
             keras.tree.flatten(output),
-            [
-                each.value if isinstance(each, keras.Variable) else replaced.get(id(each), each)
-                for each in wrt
-            ],
+            [replaced.get(id(each), each) for each in tensors],
             keras.tree.flatten(cotangent),
             create_graph=torch.is_grad_enabled(),
         )
