@@ -1,47 +1,71 @@
-# Needs Python 3.11 to 3.13 and nothing else. The environment is set up on first use.
+# Needs Python 3.11 to 3.13 and nothing else. The environment is set up on first use, and each
+# backend is added to it when it is first asked for.
 
 PYTHON ?= python3
 VENV ?= .venv
 UV ?= uv
 
+BACKENDS := tensorflow jax torch
+ifeq ($(KERAS_BACKEND),)
+TESTED := $(BACKENDS)
+override KERAS_BACKEND := tensorflow
+else ifeq ($(filter $(BACKENDS),$(KERAS_BACKEND)),)
+$(error KERAS_BACKEND must be tensorflow, jax or torch. Received: $(KERAS_BACKEND))
+else
+TESTED := $(KERAS_BACKEND)
+endif
+
 PYTHONS := 3.11 3.12 3.13
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
-INSTALLED := $(VENV)/.installed-$(VERSION)
+COMMON := $(VENV)/.installed-$(VERSION)
+INSTALLED := $(COMMON)-$(KERAS_BACKEND)
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 
-PYTEST = $(PY) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+# In the targets test-BACKEND.
+PYTEST = KERAS_BACKEND=$(@:test-%=%) \
+	$(PY) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
+export KERAS_BACKEND
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench lock clean
+.PHONY: help demo test $(BACKENDS:%=test-%) lint format bench lock clean
+.NOTPARALLEL:
 
 help:  ## show this list
 	@echo 'Targets:'
-	@sed -n 's/^\([a-z]*\):.*  ## /  \1\t/p' Makefile | expand -t 12
-	@echo 'Variables: PYTHON=python3.12 chooses the interpreter, VENV=.venv the environment,'
-	@echo 'ARGS="..." goes to the script or to pytest: make demo ARGS="--smoke".'
+	@sed -n 's/^\([a-z -]*\):.*  ## /  \1\t/p' Makefile | expand -t 23
+	@echo 'Variables: KERAS_BACKEND=tensorflow, jax or torch chooses the backend (without it, test takes'
+	@echo 'all three, the others tensorflow), PYTHON=python3.12 the interpreter, VENV=.venv the'
+	@echo 'environment; ARGS="..." goes to the script or to pytest: make demo ARGS="--smoke".'
 
 demo: $(INSTALLED)  ## compare the methods on a small problem
 	$(PY) examples/compare_methods.py $(ARGS)
 
-test: lint  ## lint and run the tests
+test: lint $(TESTED:%=$(COMMON)-%)  ## lint and run the tests
+	@$(MAKE) --no-print-directory --keep-going $(TESTED:%=test-%)
+
+test-tensorflow: $(COMMON)-tensorflow  ## only the tests of this backend
 	@# The matrix has processes of its own: TensorFlow keeps every XLA program until its process
 	@# ends. What failed runs once more, in new processes: in long ones, with several strategies
 	@# and many programs, TensorFlow's runtime crashes now and then. 5: ARGS select no test.
-	@part() { $(PYTEST) -m "$$1" $(ARGS); code=$$?; \
+	@part() { echo "Tests on tensorflow, $$1"; $(PYTEST) -m "$$1" $(ARGS); code=$$?; \
 		if [ $$code = 1 ]; then $(PYTEST) -m "$$1" --last-failed $(ARGS); code=$$?; fi; \
 		return $$code; }; \
 		part 'not matrix'; rest=$$?; part matrix; \
 		case "$$rest $$?" in '0 0'|'0 5'|'5 0') ;; *) exit 1;; esac
 
-lint: $(INSTALLED)  ## check style and types
+test-jax test-torch: test-%: $(COMMON)-%  ## likewise
+	@echo 'Tests on $*'
+	@$(PYTEST) $(ARGS)
+
+lint: $(COMMON)  ## check style and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy keras_gbr
 
-format: $(INSTALLED)  ## fix style
+format: $(COMMON)  ## fix style
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
@@ -50,20 +74,27 @@ bench: $(INSTALLED)  ## measure step times
 	$(PY) benchmarks/penalties.py $(ARGS)
 
 lock:  ## renew the locked versions, needs uv; ARGS="--upgrade" takes newer ones
+	@# Everything in one resolution, so that all backends fit in one environment.
+	$(COMPILE) pyproject.toml requirements/build.in requirements/torch.in --extra tensorflow-cpu \
+		--extra jax --extra examples --extra dev --output-file requirements/versions.txt $(ARGS)
 	$(LOCK) requirements/build.in --output-file requirements/build.txt
-	$(LOCK) pyproject.toml --extra tensorflow-cpu --extra examples --extra dev \
-		--constraint requirements/build.txt --output-file requirements/lock.txt
-	$(LOCK) --no-deps requirements/keras-hub.in --output-file requirements/keras-hub.txt
+	$(LOCK) pyproject.toml --extra examples --extra dev --output-file requirements/common.txt
+	$(LOCK) pyproject.toml --extra tensorflow-cpu --output-file requirements/tensorflow.txt
+	$(LOCK) pyproject.toml --extra jax --output-file requirements/jax.txt
+	$(LOCK) requirements/torch.in --output-file requirements/torch.txt
+	$(LOCK) --no-deps requirements/keras-hub.in --output-file requirements/keras-hub.txt $(ARGS)
 
-LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(ARGS)
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+LOCK = $(COMPILE) --generate-hashes --constraint requirements/versions.txt
 
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# Written last, so that an interrupted installation starts again.
-$(INSTALLED): pyproject.toml requirements/build.txt requirements/lock.txt requirements/keras-hub.txt
+# What every backend needs. The file is written last, so that an interrupted installation starts
+# again, and those of the backends go first, because their versions may have changed with these.
+$(COMMON): pyproject.toml requirements/build.txt requirements/common.txt requirements/keras-hub.txt
 	@case ' $(PYTHONS) ' in *' $(or $(VERSION),none) '*) ;; *) \
 		echo 'Python 3.11 to 3.13 is needed; $(PYTHON) is $(or $(VERSION),not there).' \
 			'Name another one: make PYTHON=python3.12 ...' >&2; exit 1;; esac
@@ -73,13 +104,29 @@ $(INSTALLED): pyproject.toml requirements/build.txt requirements/lock.txt requir
 	@rm -f $(VENV)/.installed-*
 	@$(VENV)/bin/python$(VERSION) -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(VENV)
+	@echo 'Installing into $(VENV), this takes a few minutes ...'
+	@$(PIP) --requirement requirements/build.txt
+	@$(PIP) --no-build-isolation --requirement requirements/common.txt
+	@$(PIP) --no-deps --requirement requirements/keras-hub.txt
+	@$(PIP) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(COMMON)-tensorflow: $(COMMON) requirements/tensorflow.txt
 	@if [ "$$(uname -sm)" = 'Linux x86_64' ] && \
 		$(PY) -m pip show --quiet tensorflow >/dev/null 2>&1; then \
 		echo '$(VENV) holds tensorflow, which excludes the locked tensorflow-cpu.' \
 			'Name another environment: make VENV=.venv-cpu ...' >&2; exit 1; fi
-	@echo 'Installing into $(VENV), this takes a few minutes ...'
-	@$(PIP) --requirement requirements/build.txt
-	@$(PIP) --no-build-isolation --requirement requirements/lock.txt
-	@$(PIP) --no-deps --requirement requirements/keras-hub.txt
-	@$(PIP) --no-build-isolation --no-deps --editable .
+	@echo 'Installing TensorFlow into $(VENV) ...'
+	@$(PIP) --requirement requirements/tensorflow.txt
+	@touch $@
+
+$(COMMON)-jax: $(COMMON) requirements/jax.txt
+	@echo 'Installing JAX into $(VENV) ...'
+	@$(PIP) --requirement requirements/jax.txt
+	@touch $@
+
+$(COMMON)-torch: $(COMMON) requirements/torch.txt requirements/torch-wheel.txt
+	@echo 'Installing PyTorch into $(VENV) ...'
+	@$(PIP) --requirement requirements/torch.txt
+	@$(PIP) --constraint requirements/versions.txt --requirement requirements/torch-wheel.txt
 	@touch $@
