@@ -36,9 +36,9 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 help:  ## show this list
 	@echo 'Targets:'
 	@sed -n 's/^\([a-z -]*\):.*  ## /  \1\t/p' Makefile | expand -t 23
-	@echo 'Variables: KERAS_BACKEND=tensorflow, jax or torch chooses the backend (without it, test takes'
-	@echo 'all three, the others tensorflow), PYTHON=python3.12 the interpreter, VENV=.venv the'
-	@echo 'environment; ARGS="..." goes to the script or to pytest: make demo ARGS="--smoke".'
+	@echo 'Variables: KERAS_BACKEND=jax chooses the backend (tensorflow, jax or torch; by default test'
+	@echo 'takes all three and the others tensorflow), PYTHON=python3.12 the interpreter, VENV=.venv'
+	@echo 'the environment; ARGS="..." goes to the script or to pytest: make demo ARGS="--smoke".'
 
 demo: $(INSTALLED)  ## compare the methods on a small problem
 	$(PY) examples/compare_methods.py $(ARGS)
