@@ -29,6 +29,7 @@ collect_ignore = (
     else [
         *(
             "test_distribute.py",
+            "test_backends.py",  # runs all of them itself
             "test_multi_worker.py",
             "test_onnx.py",
             "test_second_derivatives.py",
