@@ -5,6 +5,7 @@ The gradients are those of the backend itself, not those that keras_gbr makes of
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 BACKEND = keras.backend.backend()
@@ -27,6 +28,10 @@ else:
     MODES = {"eager": lambda function: function}
 
 
+# Arrays of float64 are then tensors of float64 under every backend.
+in_double_precision = pytest.mark.usefixtures("double_precision")
+
+
 def random_kernel(*shape, seed=0, dtype="float64"):
     """Gaussian entries with a mean other than zero, so that centring is seen."""
     return (np.random.default_rng(seed).standard_normal(shape) + 0.3).astype(dtype)
@@ -45,7 +50,7 @@ def differentiated(function, variables, mode="eager"):
     def call(*arrays):
         values = [v.value for v in variables] if BACKEND == "jax" else []
         loss, parts, gradients = run(values, *map(ops.convert_to_tensor, arrays))
-        return _numpy(loss), [_numpy(p) for p in parts], [_numpy(g) for g in gradients]
+        return to_numpy(loss), [to_numpy(p) for p in parts], [to_numpy(g) for g in gradients]
 
     return call
 
@@ -98,7 +103,7 @@ def with_gradients(function, mode="eager"):
 
     def call(*arrays):
         value, gradients = run(*map(ops.convert_to_tensor, arrays))
-        return _numpy(value), [_numpy(gradient) for gradient in gradients]
+        return to_numpy(value), [to_numpy(gradient) for gradient in gradients]
 
     return call
 
@@ -149,5 +154,11 @@ def deviation(actual, expected):
     return np.max(np.abs(np.asarray(actual, dtype="float64") - expected)) / np.max(np.abs(expected))
 
 
-def _numpy(tensor):
+def to_numpy(tensor):
+    """A tensor as an array, also one that PyTorch has recorded gradients for."""
     return ops.convert_to_numpy(tensor)
+
+
+def number(tensor):
+    """A scalar tensor, likewise, as a Python number."""
+    return to_numpy(tensor).item()

@@ -4,18 +4,27 @@ import keras
 import numpy as np
 from calls import variable_gradients
 from keras import layers
+from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE
 
 import keras_gbr as gbr
 
 
 def use_float64():
     """Builds and computes everything that follows in double precision."""
+    allow_float64(True)
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+
+
+def allow_float64(allowed):
+    """Whether operations keep float64, which two of the backends leave only on request."""
     if keras.backend.backend() == "jax":
         import jax
 
-        jax.config.update("jax_enable_x64", True)
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
+        jax.config.update("jax_enable_x64", allowed)
+    if keras.backend.backend() == "torch":
+        # Keras, to be like JAX, gives products and others of float64 tensors in float32.
+        BIT64_TO_BIT32_DTYPE["float64"] = "float64" if allowed else "float32"
 
 
 def logits_loss(**kwargs):
