@@ -21,6 +21,10 @@ if BACKEND == "jax":
     import jax
 
     jax.config.update("jax_num_cpu_devices", 4)
+    # Tests compile much and run little: programs that are made in a third of the time.
+    os.environ.setdefault(
+        "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    )
 if BACKEND == "torch":
     import torch
 
