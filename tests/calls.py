@@ -26,7 +26,8 @@ else:
     import torch
 
     MODES = {"eager": lambda function: function}
-
+# Run operation by operation, JAX compiles each of them alone, for every shape anew.
+USUAL = "jit" if BACKEND == "jax" else "eager"
 
 # Arrays of float64 are then tensors of float64 under every backend.
 in_double_precision = pytest.mark.usefixtures("double_precision")
@@ -37,7 +38,7 @@ def random_kernel(*shape, seed=0, dtype="float64"):
     return (np.random.default_rng(seed).standard_normal(shape) + 0.3).astype(dtype)
 
 
-def differentiated(function, variables, mode="eager"):
+def differentiated(function, variables, mode=USUAL):
     """A callable: arrays -> the loss, other parts and the gradients of the loss, as NumPy.
 
     Args:
@@ -97,7 +98,7 @@ def variable_gradients(total, variables):
     return differentiated(lambda: (total(), []), variables)()[2]
 
 
-def with_gradients(function, mode="eager"):
+def with_gradients(function, mode=USUAL):
     """A callable: arrays -> the value of `function` and its gradients, as NumPy."""
     run = MODES[mode](_GRADIENTS[BACKEND](function))
 
@@ -138,12 +139,12 @@ def _input_grad(function):
 _GRADIENTS = {"tensorflow": _input_tape, "jax": _input_vjp, "torch": _input_grad}
 
 
-def value_and_gradients(function, *arrays, mode="eager"):
+def value_and_gradients(function, *arrays, mode=USUAL):
     """The value of a function and its gradient with respect to each array, as NumPy."""
     return with_gradients(function, mode)(*arrays)
 
 
-def gradient(function, array, mode="eager"):
+def gradient(function, array, mode=USUAL):
     """The gradient of a function of one array, as NumPy."""
     return value_and_gradients(function, array, mode=mode)[1][0]
 

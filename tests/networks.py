@@ -22,8 +22,8 @@ def allow_float64(allowed):
         import jax
 
         jax.config.update("jax_enable_x64", allowed)
-    if keras.backend.backend() == "torch":
-        # Keras, to be like JAX, gives products and others of float64 tensors in float32.
+    if keras.backend.backend() != "tensorflow":
+        # Keras takes means, products and others of float64 tensors in float32.
         BIT64_TO_BIT32_DTYPE["float64"] = "float64" if allowed else "float32"
 
 
