@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from networks import (
     batch,
     check_gradient,
@@ -11,6 +10,7 @@ from networks import (
     cross_entropies,
     dense_network,
     jacobians,
+    mean_of,
     predictions,
     values,
 )
@@ -57,7 +57,7 @@ def test_the_gradient_holds_the_moved_inputs_constant(norm):
     attacked = moved(model, x, y, norm, 0.3)
     check_gradient(
         model,
-        lambda: tf.reduce_mean(values(model, gbr.Adversarial(1.0, 0.3, norm), x, y)),
+        mean_of(model, gbr.Adversarial(1.0, 0.3, norm), x, y),
         numeric=lambda: cross_entropies(predictions(model, attacked), y).mean(),
     )
 
@@ -68,7 +68,7 @@ def test_to_first_order_it_is_the_loss_and_the_input_gradient(network):
     model = network()
     x, y = batch(model.input_shape[1:], samples=8)
     losses = cross_entropies(predictions(model, x), y)
-    squares = np.array(values(model, gbr.InputGradient(1.0), x, y))
+    squares = values(model, gbr.InputGradient(1.0), x, y)
     steps = np.array([0.04, 0.02, 0.01, 0.005])
     rests = [
         np.abs(values(model, gbr.Adversarial(1.0, e, norm=None), x, y) - losses - e * squares).sum()
