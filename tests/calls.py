@@ -29,6 +29,13 @@ else:
 # Run operation by operation, JAX compiles each of them alone, for every shape anew.
 USUAL = "jit" if BACKEND == "jax" else "eager"
 
+# Settings of `compile` that make steps of different makes. PyTorch refuses to compile penalties, and
+# JAX compiles by itself.
+STEPS = {"eager": {"run_eagerly": True}, "usual": {}}
+if BACKEND == "tensorflow":
+    STEPS["xla"] = {"jit_compile": True}
+
+tensorflow_only = pytest.mark.skipif(BACKEND != "tensorflow", reason="is about TensorFlow alone")
 # Arrays of float64 are then tensors of float64 under every backend.
 in_double_precision = pytest.mark.usefixtures("double_precision")
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from calls import STEPS
 from networks import (
     batch,
     check_gradient,
@@ -78,7 +79,7 @@ def test_to_first_order_it_is_the_loss_and_the_input_gradient(network):
     assert order == pytest.approx(2.0, abs=0.1)
 
 
-@pytest.mark.parametrize("mode", [{"run_eagerly": True}, {}, {"jit_compile": True}], ids=str)
+@pytest.mark.parametrize("mode", STEPS)
 def test_training_updates_moving_averages_by_the_given_inputs_alone(mode):
     """The second pass leaves nothing behind: weight 0 is plain training, bit for bit."""
     averages = []
@@ -87,7 +88,7 @@ def test_training_updates_moving_averages_by_the_given_inputs_alone(mode):
         model = conv_network(keras.layers.BatchNormalization, groups=None)
         x, y = batch((6, 6, 2), samples=8)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("sgd", loss, penalties=penalties, **mode)
+        model.compile("sgd", loss, penalties=penalties, **STEPS[mode])
         model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
         averages.append(model.get_weights())
     # Compiled or run one by one, the same operations may be added up in another order.
