@@ -73,7 +73,10 @@ def _train_step(model: Any, state: _State, data: Any) -> tuple[dict[str, Any], _
             functools.partial(_gradients_of_kind, model, state, data, number)
             for number in range(len(terms.kinds))
         ]
-        gradients, values, logs, updated = jax.lax.switch(kind, branches)
+        # A step that runs eagerly knows its kind; a switch would compile every branch each time.
+        is_known = not isinstance(kind, jax.core.Tracer)
+        results = branches[int(kind)]() if is_known else jax.lax.switch(kind, branches)
+        gradients, values, logs, updated = results
     trainable, optimizer = model.optimizer.stateless_apply(
         state.optimizer_variables, gradients, state.trainable_variables
     )
