@@ -35,6 +35,11 @@ STEPS = {"eager": {"run_eagerly": True}, "usual": {}}
 if BACKEND == "tensorflow":
     STEPS["xla"] = {"jit_compile": True}
 
+# And those that make the loop around them another one. Keras has one for PyTorch.
+LOOPS = STEPS if BACKEND == "torch" else STEPS | {"several": {"steps_per_execution": 2}}
+
+# What `check_numerics` raises.
+NOT_FINITE = tf.errors.InvalidArgumentError if BACKEND == "tensorflow" else FloatingPointError
 tensorflow_only = pytest.mark.skipif(BACKEND != "tensorflow", reason="is about TensorFlow alone")
 # Arrays of float64 are then tensors of float64 under every backend.
 in_double_precision = pytest.mark.usefixtures("double_precision")
