@@ -5,6 +5,7 @@ The gradients are those of the backend itself, not those that keras_gbr makes of
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 BACKEND = keras.backend.backend()
@@ -25,6 +26,23 @@ else:
     import torch
 
     MODES = {"eager": lambda function: function}
+# Run operation by operation, JAX compiles each of them alone, for every shape anew.
+USUAL = "jit" if BACKEND == "jax" else "eager"
+
+# Settings of `compile` that make steps of different makes. PyTorch refuses to compile penalties, and
+# JAX compiles by itself.
+STEPS = {"eager": {"run_eagerly": True}, "usual": {}}
+if BACKEND == "tensorflow":
+    STEPS["xla"] = {"jit_compile": True}
+
+# And those that make the loop around them another one. Keras has one for PyTorch.
+LOOPS = STEPS if BACKEND == "torch" else STEPS | {"several": {"steps_per_execution": 2}}
+
+# What `check_numerics` raises.
+NOT_FINITE = tf.errors.InvalidArgumentError if BACKEND == "tensorflow" else FloatingPointError
+tensorflow_only = pytest.mark.skipif(BACKEND != "tensorflow", reason="is about TensorFlow alone")
+# Arrays of float64 are then tensors of float64 under every backend.
+in_double_precision = pytest.mark.usefixtures("double_precision")
 
 
 def random_kernel(*shape, seed=0, dtype="float64"):
@@ -32,7 +50,7 @@ def random_kernel(*shape, seed=0, dtype="float64"):
     return (np.random.default_rng(seed).standard_normal(shape) + 0.3).astype(dtype)
 
 
-def differentiated(function, variables, mode="eager"):
+def differentiated(function, variables, mode=USUAL):
     """A callable: arrays -> the loss, other parts and the gradients of the loss, as NumPy.
 
     Args:
@@ -45,7 +63,7 @@ def differentiated(function, variables, mode="eager"):
     def call(*arrays):
         values = [v.value for v in variables] if BACKEND == "jax" else []
         loss, parts, gradients = run(values, *map(ops.convert_to_tensor, arrays))
-        return _numpy(loss), [_numpy(p) for p in parts], [_numpy(g) for g in gradients]
+        return to_numpy(loss), [to_numpy(p) for p in parts], [to_numpy(g) for g in gradients]
 
     return call
 
@@ -92,13 +110,13 @@ def variable_gradients(total, variables):
     return differentiated(lambda: (total(), []), variables)()[2]
 
 
-def with_gradients(function, mode="eager"):
+def with_gradients(function, mode=USUAL):
     """A callable: arrays -> the value of `function` and its gradients, as NumPy."""
     run = MODES[mode](_GRADIENTS[BACKEND](function))
 
     def call(*arrays):
         value, gradients = run(*map(ops.convert_to_tensor, arrays))
-        return _numpy(value), [_numpy(gradient) for gradient in gradients]
+        return to_numpy(value), [to_numpy(gradient) for gradient in gradients]
 
     return call
 
@@ -133,12 +151,12 @@ def _input_grad(function):
 _GRADIENTS = {"tensorflow": _input_tape, "jax": _input_vjp, "torch": _input_grad}
 
 
-def value_and_gradients(function, *arrays, mode="eager"):
+def value_and_gradients(function, *arrays, mode=USUAL):
     """The value of a function and its gradient with respect to each array, as NumPy."""
     return with_gradients(function, mode)(*arrays)
 
 
-def gradient(function, array, mode="eager"):
+def gradient(function, array, mode=USUAL):
     """The gradient of a function of one array, as NumPy."""
     return value_and_gradients(function, array, mode=mode)[1][0]
 
@@ -149,5 +167,11 @@ def deviation(actual, expected):
     return np.max(np.abs(np.asarray(actual, dtype="float64") - expected)) / np.max(np.abs(expected))
 
 
-def _numpy(tensor):
+def to_numpy(tensor):
+    """A tensor as an array, also one that PyTorch has recorded gradients for."""
     return ops.convert_to_numpy(tensor)
+
+
+def number(tensor):
+    """A scalar tensor, likewise, as a Python number."""
+    return to_numpy(tensor).item()

@@ -6,8 +6,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import pytest
-from hypothesis import settings
-from networks import use_float64
+from hypothesis import HealthCheck, settings
+from networks import allow_float64, use_float64
 
 BACKEND = keras.backend.backend()
 # Devices for strategies with two and with four replicas; before anything runs on one.
@@ -21,6 +21,15 @@ if BACKEND == "jax":
     import jax
 
     jax.config.update("jax_num_cpu_devices", 4)
+    # Tests compile much and run little: programs that are made in a third of the time.
+    os.environ.setdefault(
+        "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    )
+if BACKEND == "torch":
+    import torch
+
+    # Small tensors gain nothing from more, and processes side by side wait for each other's.
+    torch.set_num_threads(1)
 
 # What is about TensorFlow alone: strategies, exports, graphs without second derivatives.
 collect_ignore = (
@@ -37,8 +46,15 @@ collect_ignore = (
     ]
 )
 
-# Derandomised: the same examples on every machine, so a failure is a change of the code.
-settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=60)
+# Derandomised: the same examples on every machine, so a failure is a change of the code. The
+# precision that a fixture sets is meant for all examples.
+settings.register_profile(
+    "reproducible",
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 settings.load_profile("reproducible")
 
 
@@ -50,8 +66,7 @@ def fixed_seeds_and_precision():
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
-    if BACKEND == "jax":
-        jax.config.update("jax_enable_x64", False)
+    allow_float64(False)
 
 
 @pytest.fixture

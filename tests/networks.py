@@ -2,20 +2,29 @@
 
 import keras
 import numpy as np
-from calls import variable_gradients
+from calls import BACKEND, differentiated, number, to_numpy
 from keras import layers
+from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE
 
 import keras_gbr as gbr
 
 
 def use_float64():
     """Builds and computes everything that follows in double precision."""
+    allow_float64(True)
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+
+
+def allow_float64(allowed):
+    """Whether operations keep float64, which two of the backends leave only on request."""
     if keras.backend.backend() == "jax":
         import jax
 
-        jax.config.update("jax_enable_x64", True)
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
+        jax.config.update("jax_enable_x64", allowed)
+    if keras.backend.backend() != "tensorflow":
+        # Keras takes means, products and others of float64 tensors in float32.
+        BIT64_TO_BIT32_DTYPE["float64"] = "float64" if allowed else "float32"
 
 
 def logits_loss(**kwargs):
@@ -44,7 +53,7 @@ def batch(shape, samples=4, classes=3, seed=0):
 
 
 def predictions(model, x):
-    return keras.ops.convert_to_numpy(model(keras.ops.convert_to_tensor(x, "float64")))
+    return to_numpy(model(keras.ops.convert_to_tensor(x, "float64")))
 
 
 def softmax(z):
@@ -71,12 +80,12 @@ def jacobians(function, x, step=1e-5):
 
 def slope(function, variables, directions, step=1e-5):
     """The derivative of `function()` along `directions`, by central differences."""
-    values = [keras.ops.convert_to_numpy(variable.value) for variable in variables]
+    values = [to_numpy(variable.value) for variable in variables]
     ends = []
     for sign in (1, -1):
         for variable, value, direction in zip(variables, values, directions, strict=True):
             variable.assign(value + sign * step * direction)
-        ends.append(float(function()))
+        ends.append(number(function()))
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     return (ends[0] - ends[1]) / (2 * step)
@@ -88,22 +97,36 @@ def random_directions(variables, seed=0):
 
 
 def values(model, penalty, x, y=None, loss="logits", sample_weight=None):
-    """The penalty's values on a batch."""
+    """The penalty's values on a batch, as NumPy."""
+    return to_numpy(_of_batch(model, penalty, x, y, loss, sample_weight)())
+
+
+def mean_of(model, penalty, x, y, **settings):
+    """A callable: the mean of the penalty's values on a batch."""
+    of_batch = _of_batch(model, penalty, x, y, **settings)
+    return lambda: keras.ops.mean(of_batch())
+
+
+def _of_batch(model, penalty, x, y, loss="logits", sample_weight=None, **settings):
     loss = logits_loss() if loss == "logits" else loss
     model.compile("sgd", loss, penalties=[penalty])
-    y = None if y is None else keras.ops.convert_to_tensor(y)
-    return penalty(model.forward_pass(keras.ops.convert_to_tensor(x), y, sample_weight))
+    x, y = (None if data is None else keras.ops.convert_to_tensor(data) for data in (x, y))
+    return lambda: penalty(model.forward_pass(x, y, sample_weight, **settings))
 
 
 def check_gradient(model, total, numeric=None):
     """The gradient of a scalar against central differences of it, or of the function `numeric`,
     along random directions."""
     variables = model.trainable_variables
-    gradients = variable_gradients(total, variables)
+    evaluated = differentiated(lambda: (total(), []), variables)
+    gradients = evaluated()[2]
+    if numeric is None:
+        # Where the gradient is compiled, that program is faster than the operations.
+        numeric = (lambda: evaluated()[0]) if BACKEND == "jax" else total
     for seed in range(3):
         directions = random_directions(variables, seed)
         analytic = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True))
         # Along a direction the parts may cancel: the length of the gradient is the scale.
         scale = sum((g**2).sum() for g in gradients) ** 0.5
-        expected = slope(numeric or total, variables, directions)
+        expected = slope(numeric, variables, directions)
         np.testing.assert_allclose(analytic, expected, rtol=1e-5, atol=1e-6 * scale)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from calls import STEPS
 from networks import (
     batch,
     check_gradient,
@@ -11,6 +11,7 @@ from networks import (
     cross_entropies,
     dense_network,
     jacobians,
+    mean_of,
     predictions,
     values,
 )
@@ -57,7 +58,7 @@ def test_the_gradient_holds_the_moved_inputs_constant(norm):
     attacked = moved(model, x, y, norm, 0.3)
     check_gradient(
         model,
-        lambda: tf.reduce_mean(values(model, gbr.Adversarial(1.0, 0.3, norm), x, y)),
+        mean_of(model, gbr.Adversarial(1.0, 0.3, norm), x, y),
         numeric=lambda: cross_entropies(predictions(model, attacked), y).mean(),
     )
 
@@ -68,7 +69,7 @@ def test_to_first_order_it_is_the_loss_and_the_input_gradient(network):
     model = network()
     x, y = batch(model.input_shape[1:], samples=8)
     losses = cross_entropies(predictions(model, x), y)
-    squares = np.array(values(model, gbr.InputGradient(1.0), x, y))
+    squares = values(model, gbr.InputGradient(1.0), x, y)
     steps = np.array([0.04, 0.02, 0.01, 0.005])
     rests = [
         np.abs(values(model, gbr.Adversarial(1.0, e, norm=None), x, y) - losses - e * squares).sum()
@@ -78,7 +79,7 @@ def test_to_first_order_it_is_the_loss_and_the_input_gradient(network):
     assert order == pytest.approx(2.0, abs=0.1)
 
 
-@pytest.mark.parametrize("mode", [{"run_eagerly": True}, {}, {"jit_compile": True}], ids=str)
+@pytest.mark.parametrize("mode", STEPS)
 def test_training_updates_moving_averages_by_the_given_inputs_alone(mode):
     """The second pass leaves nothing behind: weight 0 is plain training, bit for bit."""
     averages = []
@@ -87,7 +88,7 @@ def test_training_updates_moving_averages_by_the_given_inputs_alone(mode):
         model = conv_network(keras.layers.BatchNormalization, groups=None)
         x, y = batch((6, 6, 2), samples=8)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("sgd", loss, penalties=penalties, **mode)
+        model.compile("sgd", loss, penalties=penalties, **STEPS[mode])
         model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
         averages.append(model.get_weights())
     # Compiled or run one by one, the same operations may be added up in another order.

@@ -56,16 +56,6 @@ def test_monitor_writes_into_history_and_files(tmp_path, capsys):
     assert "gbr: " in capsys.readouterr().out
 
 
-def tags(folder):
-    """The names of what TensorBoard finds in a folder."""
-    found = set()
-    for path in folder.iterdir():
-        for record in tf.data.TFRecordDataset(str(path)):
-            event = tf.compat.v1.Event.FromString(record.numpy())
-            found |= {value.tag for value in event.summary.value}
-    return found
-
-
 def test_all_measures_against_direct_calls():
     model = compiled(penalties=[gbr.InputGradient(0.1), gbr.Jacobian(0.1, seed=1)])
     (x, y), (x_val, y_val) = data(), data(12, seed=1)

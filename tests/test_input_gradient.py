@@ -6,7 +6,7 @@ The networks run in float64; see test_penalties for the tolerances.
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from calls import differentiated, number, to_numpy, value_and_gradients
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
@@ -18,6 +18,7 @@ from networks import (
     dense_network,
     jacobians,
     logits_loss,
+    mean_of,
     predictions,
     values,
 )
@@ -90,17 +91,20 @@ PENALTIES = {
 def test_gradients_agree_with_differences(penalty, network):
     model = network()
     x, y = batch(model.input_shape[1:])
-    check_gradient(model, lambda: tf.reduce_mean(values(model, penalty, x, y)))
+    check_gradient(model, mean_of(model, penalty, x, y))
 
 
 @pytest.mark.parametrize("target", [0.0, 0.5])
 @pytest.mark.parametrize("norm", ORDERS)
 def test_a_gradient_of_zero_has_a_finite_derivative(norm, target):
-    zeros = [tf.Variable(tf.zeros((3, 2, 2))), tf.Variable(tf.zeros((3, 4)))]
-    with tf.GradientTape() as tape:
-        total = tf.reduce_sum((gradient_norms(zeros, norm) - target) ** 2)
-    assert float(total) == 3 * target**2
-    for gradient in tape.gradient(total, zeros):
+    zeros = [np.zeros((3, 2, 2)), np.zeros((3, 4))]
+
+    def total(*gradients):
+        return keras.ops.sum((gradient_norms(gradients, norm) - target) ** 2)
+
+    value, gradients = value_and_gradients(total, *zeros)
+    assert value == 3 * target**2
+    for gradient in gradients:
         assert np.isfinite(gradient).all()
         if norm == 2 or target == 0:
             np.testing.assert_array_equal(gradient, 0.0)
@@ -115,24 +119,21 @@ def test_steepest_steps_have_length_one_and_gain_the_dual_norm(norm, seed, shape
     rng = np.random.default_rng(seed)
     # Small whole numbers: ties and zeros occur.
     gradients = [rng.integers(-2, 3, shape).astype("float64") for _ in range(2)]
-    steps = steepest_steps([tf.constant(gradient) for gradient in gradients], norm)
+    steps = steepest_steps([keras.ops.convert_to_tensor(g) for g in gradients], norm)
     dual = {1: np.inf, 2: 2, "inf": 1}[norm]
     for sample in range(shape[0]):
         gradient = np.concatenate([part[sample].ravel() for part in gradients])
-        step = np.concatenate([part[sample].numpy().ravel() for part in steps])
+        step = np.concatenate([to_numpy(part)[sample].ravel() for part in steps])
         length = np.linalg.norm(step, ORDERS[norm])
         assert length == pytest.approx(float(gradient.any()), rel=1e-12)
         assert gradient @ step == pytest.approx(np.linalg.norm(gradient, dual), rel=1e-12)
 
 
-def differentiated(model, penalty, x, y):
+def mean_and_gradient(model, penalty, x, y):
     """The mean of the values in training mode, and its gradient by all parameters."""
-    model.compile("sgd", logits_loss(), penalties=[penalty])
-    x, y = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)
-    with tf.GradientTape() as tape:
-        value = tf.reduce_mean(penalty(model.forward_pass(x, y, training=True)))
-    gradients = tape.gradient(value, [v.value for v in model.trainable_variables])
-    return float(value), np.concatenate([np.ravel(gradient) for gradient in gradients])
+    mean = mean_of(model, penalty, x, y, training=True)
+    value, _, gradients = differentiated(lambda: (mean(), []), model.trainable_variables)()
+    return value, np.concatenate([np.ravel(gradient) for gradient in gradients])
 
 
 SMOOTH = {
@@ -149,11 +150,11 @@ def test_finite_differences_tend_to_double_backpropagation_with_order_one(networ
     """Also where batch normalisation couples the samples of the batch."""
     model = SMOOTH[network]()
     x, y = batch(model.input_shape[1:], samples=8)
-    exact = differentiated(model, gbr.InputGradient(1.0, norm, target), x, y)
+    exact = mean_and_gradient(model, gbr.InputGradient(1.0, norm, target), x, y)
     errors = []
     for step in (1e-3, 1e-4):
         penalty = gbr.InputGradient(1.0, norm, target, method="finite_difference", step=step)
-        value, gradient = differentiated(model, penalty, x, y)
+        value, gradient = mean_and_gradient(model, penalty, x, y)
         assert value == pytest.approx(exact[0], rel=1e-12)
         errors.append(np.linalg.norm(gradient - exact[1]) / np.linalg.norm(exact[1]))
     assert errors[0] < 0.01
@@ -170,16 +171,17 @@ def test_finite_differences_repeat_the_random_layers_of_the_forward_pass():
         gbr.InputGradient(1.0, method=method) for method in ("double_backprop", "finite_difference")
     )
     model.compile("sgd", logits_loss())
-    seeds = [v.numpy().copy() for v in model.non_trainable_variables]
+    seeds = [to_numpy(v) for v in model.non_trainable_variables]
     forward = model.forward_pass(*map(keras.ops.convert_to_tensor, (x, y)), training=True)
-    after = [v.numpy().copy() for v in model.non_trainable_variables]
+    after = [to_numpy(v) for v in model.non_trainable_variables]
     assert not np.array_equal(seeds[0], after[0])
-    np.testing.assert_allclose(differences(forward), exact(forward), rtol=1e-12)
+    squares = to_numpy(exact(forward))
+    np.testing.assert_allclose(to_numpy(differences(forward)), squares, rtol=1e-12)
     # The growth over a step of length h is about h times the norm.
     steps, scale, _ = differences.constants(forward)
-    lengths = np.linalg.norm(steps[0], axis=1)
-    growth = np.array(differences._growth(forward, steps, scale)) / float(scale)
-    np.testing.assert_allclose(growth, lengths * np.sqrt(exact(forward)), rtol=0.05)
+    lengths = np.linalg.norm(to_numpy(steps[0]), axis=1)
+    growth = to_numpy(differences._growth(forward, steps, scale)) / number(scale)
+    np.testing.assert_allclose(growth, lengths * np.sqrt(squares), rtol=0.05)
     for variable, value in zip(model.non_trainable_variables, after, strict=True):
         np.testing.assert_array_equal(variable, value)
 

@@ -1,12 +1,11 @@
 """GBRModel and GBRMixin: one step against NumPy, and everything around the step."""
 
-import pathlib
 import pickle
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from calls import BACKEND, LOOPS, STEPS, tensorflow_only, to_numpy
 from keras import layers
 from networks import (
     batch,
@@ -20,6 +19,7 @@ from networks import (
     softmax,
     use_float64,
 )
+from tensorboard_files import tags
 
 import keras_gbr as gbr
 
@@ -59,7 +59,7 @@ def total_by_numpy(model, x, y):
     return (losses + 0.3 * jacobian + 0.5 * of_loss.sum((1, 2)) + 0.7 * of_label.sum((1, 2))).mean()
 
 
-@pytest.mark.parametrize("mode", [{"run_eagerly": True}, {}, {"jit_compile": True}], ids=str)
+@pytest.mark.parametrize("mode", STEPS)
 def test_a_step_descends_the_gradient_of_the_penalised_loss(mode):
     use_float64()
     model = dense_network()
@@ -75,7 +75,7 @@ def test_a_step_descends_the_gradient_of_the_penalised_loss(mode):
         gbr.InputGradient(0.5),
         gbr.InputGradient(0.7, of="label_probability", name="label"),
     ]
-    model.compile(keras.optimizers.SGD(0.1), logits_loss(), penalties=penalties, **mode)
+    model.compile(keras.optimizers.SGD(0.1), logits_loss(), penalties=penalties, **STEPS[mode])
     logs = model.train_on_batch(x, y, return_dict=True)
     steps = [(old - new) / 0.1 for old, new in zip(before, model.get_weights(), strict=True)]
     analytic = sum((s * d).sum() for s, d in zip(steps, directions, strict=True))
@@ -100,30 +100,34 @@ def test_without_weight_training_is_that_of_keras(penalties):
         history = model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history
         weights.append(model.get_weights())
         histories.append(history)
+    # In one program with the penalties that it tracks, XLA fuses other operations of the step.
+    rtol = 1e-5 if BACKEND == "jax" and penalties else 0
     for plain, penalised in zip(*weights, strict=True):
-        np.testing.assert_array_equal(plain, penalised)
-    assert {k: histories[1][k] for k in histories[0]} == histories[0]
+        np.testing.assert_allclose(penalised, plain, rtol=rtol, atol=rtol)
+    for name, values in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], values, rtol=rtol)
 
 
-def test_penalties_are_metrics_in_history_and_tensorboard(tmp_path, capsys):
+def test_penalties_are_metrics_in_the_history_and_the_progress_bar(capsys):
     x, y = images()
     model = convolutional()
     model.compile("sgd", LOSS, metrics=["accuracy"], penalties=all_penalties())
-    history = model.fit(
-        x, y, validation_data=(x, y), verbose=2, callbacks=[keras.callbacks.TensorBoard(tmp_path)]
-    ).history
+    history = model.fit(x, y, validation_data=(x, y), verbose=2).history
     names = {penalty.name for penalty in model.penalties}
     assert set(history) == names | {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert all(history[name][0] > 0 for name in names)
     line = capsys.readouterr().out
     assert all(f"{name}: " in line for name in names)
-    tags = set()
-    for path in pathlib.Path(tmp_path, "train").glob("*tfevents*"):
-        for record in tf.data.TFRecordDataset(str(path)):
-            event = tf.compat.v1.Event.FromString(record.numpy())
-            tags |= {value.tag for value in event.summary.value}
-    assert {f"epoch_{name}" for name in names} <= tags
     assert set(model.evaluate(x, y, return_dict=True, verbose=0)) == {"loss", "accuracy"}
+
+
+@tensorflow_only
+def test_penalties_are_in_tensorboard(tmp_path):
+    x, y = images()
+    model = convolutional()
+    model.compile("sgd", LOSS, penalties=all_penalties())
+    model.fit(x, y, verbose=0, callbacks=[keras.callbacks.TensorBoard(tmp_path)])
+    assert {f"epoch_{penalty.name}" for penalty in model.penalties} <= tags(tmp_path / "train")
 
 
 def test_metrics_are_the_mean_over_the_epoch_of_unweighted_values():
@@ -184,7 +188,7 @@ def test_a_sequential_model_becomes_a_gbr_model():
     model.compile("sgd", LOSS, penalties=all_penalties())
     model.fit(x, y, verbose=0)
     assert model(x[:2]).shape == (2, 3)
-    np.testing.assert_array_equal(stack(x[:2]), model(x[:2]))
+    np.testing.assert_array_equal(to_numpy(stack(x[:2])), to_numpy(model(x[:2])))
 
 
 @pytest.mark.parametrize("kind", ["dict", "list"])
@@ -230,7 +234,7 @@ def test_half_precision_agrees_with_single(policy):
 def test_steps_per_execution_and_partial_batches():
     x, y = images(10)
     model = convolutional()
-    model.compile("sgd", LOSS, penalties=all_penalties(), steps_per_execution=2)
+    model.compile("sgd", LOSS, penalties=all_penalties(), **LOOPS.get("several", {}))
     model.fit(x, y, batch_size=4, epochs=2, verbose=0)
     assert int(model.optimizer.iterations.value) == 6
 
@@ -307,23 +311,27 @@ def test_a_penalty_on_the_loss_needs_a_loss(penalty):
 
 
 @pytest.mark.parametrize(
-    ("loss", "of", "labels", "message"),
+    ("loss", "of", "labels", "errors", "message"),
     [
-        (LOSS, "loss", np.zeros((24, 5)), "shape"),
-        (LOSS, "label_probability", np.zeros((24, 5)), "shape"),
-        ("mse", "label_probability", np.zeros((24, 2)), "shape"),
-        (lambda y, p: keras.ops.mean(p), "loss", np.zeros(24), "one number for the whole batch"),
+        (LOSS, "loss", np.zeros((24, 5)), ValueError, "shape"),
+        (LOSS, "label_probability", np.zeros((24, 5)), ValueError, "shape"),
+        # The loss of Keras, which the backends refuse in their own ways.
+        ("mse", "label_probability", np.zeros((24, 2)), Exception, "shape|size of tensor"),
+        (lambda y, p: keras.ops.mean(p), "loss", np.zeros(24), ValueError, "for the whole batch"),
     ],
 )
-def test_bad_labels_and_losses_are_refused_before_the_first_step(loss, of, labels, message):
+def test_bad_labels_and_losses_are_refused_before_the_first_step(
+    loss, of, labels, errors, message
+):
     x, _ = images()
     model = convolutional()
     model.compile("sgd", loss, penalties=[gbr.InputGradient(0.1, of=of)])
-    before = model.get_weights()
-    with pytest.raises(ValueError, match=message):
+    # Not the moving averages: operation by operation, the forward pass is over by then.
+    before = [to_numpy(variable) for variable in model.trainable_variables]
+    with pytest.raises(errors, match=message):
         model.fit(x, labels, verbose=0)
-    for old, new in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
+    for old, variable in zip(before, model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(old, to_numpy(variable))
 
 
 def test_a_model_without_inputs_is_refused_with_the_way_out():

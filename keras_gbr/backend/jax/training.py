@@ -54,8 +54,8 @@ class Trainer:
         return self.without_penalties(logs), state  # type: ignore[attr-defined]
 
     def _make_function(self, step_function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self._terms.check_numerics:  # type: ignore[attr-defined]
-            step_function = functools.partial(_stopping, self, step_function)
+        if self._terms.penalties or self._terms.check_numerics:  # type: ignore[attr-defined]
+            step_function = functools.partial(_run, self, step_function)
         return super()._make_function(step_function, *args, **kwargs)  # type: ignore[misc]
 
 
@@ -73,7 +73,10 @@ def _train_step(model: Any, state: _State, data: Any) -> tuple[dict[str, Any], _
             functools.partial(_gradients_of_kind, model, state, data, number)
             for number in range(len(terms.kinds))
         ]
-        gradients, values, logs, updated = jax.lax.switch(kind, branches)
+        # A step that runs eagerly knows its kind; a switch would compile every branch each time.
+        is_known = not isinstance(kind, jax.core.Tracer)
+        results = branches[int(kind)]() if is_known else jax.lax.switch(kind, branches)
+        gradients, values, logs, updated = results
     trainable, optimizer = model.optimizer.stateless_apply(
         state.optimizer_variables, gradients, state.trainable_variables
     )
@@ -146,12 +149,30 @@ def _finite(model: Any, gradients: list[Any], values: dict[str, Any]) -> dict[st
     }
 
 
-def _stopping(model: Any, step: Callable[..., Any], state: Any, data: Any) -> tuple[Any, Any]:
-    """A step that ends with an error where it has found a number that is not finite."""
-    logs, after = step(state, data)
+def _run(model: Any, step: Callable[..., Any], state: Any, data: Any) -> tuple[Any, Any]:
+    """A step that leaves the model as it was where it fails.
+
+    While Keras trains, the variables are empty and their values are in the state alone.
+
+    Raises:
+        FloatingPointError: The step has found a number that is not finite.
+    """
+    try:
+        logs, after = step(state, data)
+    except Exception:
+        _give_back(model, state)
+        raise
     found = logs.pop(_FINITE, None) if isinstance(logs, dict) else None
     if found is None or found.all():
         return logs, after
     # The state before the step was given away to it; this is an equal one.
-    model._jax_state, model._jax_state_synced = _State(*after)._asdict(), False
+    _give_back(model, after)
     raise FloatingPointError(not_finite(model._terms.checked[int(jnp.argmin(found))]))
+
+
+def _give_back(model: Any, state: Any) -> None:
+    """Gives the variables the values of the state of a train step, if they are there."""
+    is_of_training = len(state) == len(_State._fields)
+    if is_of_training and not any(array.is_deleted() for array in jax.tree.leaves(state)):
+        model._jax_state, model._jax_state_synced = _State(*state)._asdict(), False
+        model.jax_state_sync()
