@@ -143,7 +143,7 @@ def _input_grad(function):
     def run(*tensors):
         tensors = [tensor.requires_grad_() for tensor in tensors]
         value = function(*tensors)
-        return value, torch.autograd.grad(value.sum(), tensors)
+        return value, torch.autograd.grad(value.sum(), tensors, create_graph=True)
 
     return run
 
@@ -159,6 +159,12 @@ def value_and_gradients(function, *arrays, mode=USUAL):
 def gradient(function, array, mode=USUAL):
     """The gradient of a function of one array, as NumPy."""
     return value_and_gradients(function, array, mode=mode)[1][0]
+
+
+def slopes_of(function):
+    """The gradient of a function of one tensor as a function of tensors that has one, too."""
+    run = _GRADIENTS[BACKEND](function)
+    return lambda tensor: run(tensor)[1][0]
 
 
 def deviation(actual, expected):
