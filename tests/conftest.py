@@ -38,6 +38,7 @@ collect_ignore = (
     else [
         *(
             "test_distribute.py",
+            "test_exports.py",
             "test_multi_worker.py",
             "test_onnx.py",
             "test_second_derivatives.py",
