@@ -29,13 +29,13 @@ else:
 # Run operation by operation, JAX compiles each of them alone, for every shape anew.
 USUAL = "jit" if BACKEND == "jax" else "eager"
 
-# Settings of `compile` that make steps of different makes. PyTorch refuses to compile penalties, and
-# JAX compiles by itself.
+# Settings of `compile` that make steps of different makes. Under PyTorch steps with penalties
+# cannot be compiled, and JAX compiles by itself.
 STEPS = {"eager": {"run_eagerly": True}, "usual": {}}
 if BACKEND == "tensorflow":
     STEPS["xla"] = {"jit_compile": True}
 
-# And those that make the loop around them another one. Keras has one for PyTorch.
+# And those that make another loop around the steps. Keras has one alone for PyTorch.
 LOOPS = STEPS if BACKEND == "torch" else STEPS | {"several": {"steps_per_execution": 2}}
 
 # What `check_numerics` raises.

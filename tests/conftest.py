@@ -39,6 +39,7 @@ collect_ignore = (
         *(
             "test_distribute.py",
             "test_backends.py",  # runs all of them itself
+            "test_exports.py",
             "test_multi_worker.py",
             "test_onnx.py",
             "test_second_derivatives.py",

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 import pytest
+from calls import BACKEND, tensorflow_only
+from datasets import MAKERS
 from keras import layers, ops
 from networks import batch, dense_network, logits_loss, use_float64
 
@@ -10,6 +12,8 @@ import keras_gbr as gbr
 from keras_gbr.forward_pass import squared_norms
 from keras_gbr.measures.slopes import Slopes
 
+# What the backend can differentiate twice.
+RESIZING = ["nearest"] if BACKEND == "tensorflow" else ["nearest", "bilinear"]
 PENALTIES = [
     gbr.Jacobian(1.0, num_projections=None, name="exact"),
     gbr.Jacobian(1.0, seed=3, name="projected"),
@@ -80,6 +84,7 @@ def test_right_gradients_of_other_makes_agree(activation, double):
     assert sum(path.startswith("part/") for path in paths) == 2
 
 
+@tensorflow_only
 @pytest.mark.parametrize("double", [True, False])
 def test_the_lost_path_of_bilinear_resizing_is_found(double):
     """TensorFlow has no second derivative for it, and says nothing."""
@@ -102,8 +107,10 @@ def test_the_lost_path_of_bilinear_resizing_is_found(double):
     assert "ResizeBilinear" in table[-1]
 
 
-def test_nearest_resizing_is_fine():
-    report = checked(network(layers.UpSampling2D()), penalty=gbr.InputGradient(1.0))
+@pytest.mark.parametrize("interpolation", RESIZING)
+def test_resizing_with_second_derivatives_is_fine(interpolation):
+    resize = layers.UpSampling2D(interpolation=interpolation)
+    report = checked(network(resize), penalty=gbr.InputGradient(1.0))
     assert report.ok(), str(report)
     assert report.reasons == ()
 
@@ -214,6 +221,7 @@ def test_a_layer_that_is_frozen_or_of_zeros_is_no_trouble():
     assert report.ok(), str(report)
 
 
+@tensorflow_only
 def test_a_missing_second_derivative_that_tensorflow_notices_is_named():
     with pytest.raises(ValueError, match=r"'input_gradient' has no gradient.*SoftsignGrad"):
         checked(network(layers.Activation("softsign")), penalty=gbr.InputGradient(1.0))
@@ -264,9 +272,8 @@ def test_bad_arguments(make, arguments, message):
         gbr.measures.check_penalty(make(), **arguments)
 
 
-def test_a_dataset_is_no_batch():
-    import tensorflow as tf
-
-    dataset = tf.data.Dataset.from_tensor_slices(np.zeros((4, 5))).batch(2)
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_dataset_is_no_batch(kind):
+    dataset = MAKERS[kind](np.zeros((4, 5)), size=2)
     with pytest.raises(ValueError, match="must be the arrays of one batch"):
         gbr.measures.check_penalty(dense_network(), dataset, penalty=PENALTY)

@@ -320,9 +320,7 @@ def test_a_penalty_on_the_loss_needs_a_loss(penalty):
         (lambda y, p: keras.ops.mean(p), "loss", np.zeros(24), ValueError, "for the whole batch"),
     ],
 )
-def test_bad_labels_and_losses_are_refused_before_the_first_step(
-    loss, of, labels, errors, message
-):
+def test_bad_labels_and_losses_are_refused_before_the_first_step(loss, of, labels, errors, message):
     x, _ = images()
     model = convolutional()
     model.compile("sgd", loss, penalties=[gbr.InputGradient(0.1, of=of)])
