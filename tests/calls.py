@@ -178,6 +178,16 @@ def to_numpy(tensor):
     return ops.convert_to_numpy(tensor)
 
 
+def assert_close(actual, expected, **tolerances):
+    """As `numpy.testing.assert_allclose`, of tensors and variables too."""
+    np.testing.assert_allclose(to_numpy(actual), to_numpy(expected), **tolerances)
+
+
+def assert_equal(actual, expected):
+    """As `numpy.testing.assert_array_equal`, likewise."""
+    np.testing.assert_array_equal(to_numpy(actual), to_numpy(expected))
+
+
 def number(tensor):
     """A scalar tensor, likewise, as a Python number."""
     return to_numpy(tensor).item()
