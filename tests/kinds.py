@@ -153,7 +153,7 @@ def example(kind, samples=2, seed=0):
     rng = np.random.default_rng(seed)
     shape = (samples, *KINDS[kind][1])
     if kind == "Embedding":
-        return rng.integers(0, 7, shape)
+        return rng.integers(0, 7, shape).astype("int32")
     return rng.standard_normal(shape).astype("float32")
 
 

@@ -36,8 +36,9 @@ def test_layers_pass_the_test_of_keras(name, kind):
     own = {"ENC": len(kernels), "WeightNorm": len(kernels)}.get(name, 0)
     shape = (2, *shape)
     TestCase().run_layer_test(
-        wrapper,
-        init_kwargs={"layer": make(), **arguments},
+        # It makes several: each needs an inner layer of its own.
+        lambda **kwargs: wrapper(make(), **kwargs),
+        init_kwargs=arguments,
         input_shape=_each(kind, shape),
         input_dtype=_each(kind, str(example(kind).dtype)),
         expected_output_shape=tuple(expected.shape),
