@@ -166,12 +166,15 @@ class WeightNorm(Reparametrized):
     """
 
     def build_parameter(self, kernel: Kernel, prefix: str) -> Any:
-        lengths = filter_lengths(kernel.variable, kernel.filter_axis)
+        dtype = kernel.variable.dtype
+
+        def lengths(*args: Any, **kwargs: Any) -> Any:
+            return ops.cast(filter_lengths(kernel.variable, kernel.filter_axis), dtype)
+
+        # Called when variables get their values: in a model that is built by shapes alone, such as
+        # by `fit`, the kernel has none yet.
         return self.add_weight(
-            name=f"{prefix}gain",
-            shape=lengths.shape,
-            dtype=kernel.variable.dtype,
-            initializer=lambda shape, dtype: ops.cast(lengths, dtype),
+            name=f"{prefix}gain", shape=lengths().shape, dtype=dtype, initializer=lengths
         )
 
     def reparametrize(self, kernel: Any, filter_axis: Axes, parameter: Any) -> Any:

@@ -170,7 +170,8 @@ class GBRMixin(backend.Trainer):
                 keras.saving.serialize_keras_object(penalty) for penalty in self._terms.penalties
             ]
             config["check_numerics"] = self._terms.check_numerics
-        return config
+            config["jit_compile"] = self._terms.jit_compile
+        return backend.portable(config)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles the model as `get_compile_config` describes and builds the optimizer."""
@@ -232,6 +233,7 @@ def _with_jit_compile(
     position = 7
     is_positional = len(args) > position
     asked = args[position] if is_positional else kwargs.get("jit_compile", "auto")
+    terms.jit_compile = asked
     resolved = backend.jit_compile(asked, bool(terms.penalties), terms.check_numerics)
     if is_positional:
         return (*args[:position], resolved, *args[position + 1 :]), kwargs

@@ -1,4 +1,4 @@
-"""The precision that norms are computed in."""
+"""What norms are computed from: numbers of enough precision, and their magnitudes."""
 
 from typing import Any
 
@@ -24,3 +24,8 @@ def at_least_float32(x: Any) -> Any:
 def is_float(x: Any) -> bool:
     """Whether a tensor or array has a floating-point type."""
     return "float" in standardize_dtype(x.dtype)
+
+
+def magnitudes(x: Any) -> Any:
+    """The absolute values of a tensor, with the derivative 0 at 0, where that of JAX is 1."""
+    return x * ops.stop_gradient(ops.sign(x))

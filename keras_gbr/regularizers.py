@@ -13,7 +13,7 @@ from keras import ops
 from keras_gbr import _validation as check
 from keras_gbr.kernels import CONVOLUTIONS, Axes, Kernel, as_matrix
 from keras_gbr.norms import METHODS, squared_convolution_bound, squared_spectral_norm
-from keras_gbr.precision import at_least_float32
+from keras_gbr.precision import at_least_float32, magnitudes
 
 PACKAGE = "keras_gbr"
 
@@ -157,7 +157,7 @@ class WEISSI(_Addable):
         squared_norm = ops.sum(ops.square(matrix)) + self.epsilon
         total = 0.5 * self.log_factor * ops.log(squared_norm)
         if self.l1_factor:
-            total += self.l1_factor * ops.sum(ops.abs(matrix)) * ops.rsqrt(squared_norm)
+            total += self.l1_factor * ops.sum(magnitudes(matrix)) * ops.rsqrt(squared_norm)
         return total
 
     def get_config(self) -> dict[str, Any]:

@@ -27,6 +27,8 @@ class Terms:
     def __init__(self, penalties: Sequence[Penalty], check_numerics: bool = False) -> None:
         self.penalties = list(penalties)
         self.check_numerics = check_numerics
+        # What `compile` was asked for: "auto" means something else under another backend.
+        self.jit_compile: bool | str = "auto"
         self.metrics = [keras.metrics.Mean(name=penalty.name) for penalty in penalties]
         self.traced = False
         # What `check_numerics` looks at, in the order of its findings.

@@ -143,7 +143,7 @@ def _input_grad(function):
     def run(*tensors):
         tensors = [tensor.requires_grad_() for tensor in tensors]
         value = function(*tensors)
-        return value, torch.autograd.grad(value.sum(), tensors)
+        return value, torch.autograd.grad(value.sum(), tensors, create_graph=True)
 
     return run
 
@@ -161,6 +161,12 @@ def gradient(function, array, mode=USUAL):
     return value_and_gradients(function, array, mode=mode)[1][0]
 
 
+def slopes_of(function):
+    """The gradient of a function of one tensor as a function of tensors that has one, too."""
+    run = _GRADIENTS[BACKEND](function)
+    return lambda tensor: run(tensor)[1][0]
+
+
 def deviation(actual, expected):
     """The largest difference relative to the largest expected entry."""
     expected = np.asarray(expected, dtype="float64")
@@ -170,6 +176,16 @@ def deviation(actual, expected):
 def to_numpy(tensor):
     """A tensor as an array, also one that PyTorch has recorded gradients for."""
     return ops.convert_to_numpy(tensor)
+
+
+def assert_close(actual, expected, **tolerances):
+    """As `numpy.testing.assert_allclose`, of tensors and variables too."""
+    np.testing.assert_allclose(to_numpy(actual), to_numpy(expected), **tolerances)
+
+
+def assert_equal(actual, expected):
+    """As `numpy.testing.assert_array_equal`, likewise."""
+    np.testing.assert_array_equal(to_numpy(actual), to_numpy(expected))
 
 
 def number(tensor):

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from calls import to_numpy
 from keras import layers
 
 import keras_gbr as gbr
@@ -170,7 +171,7 @@ def model_around(kind, layer, cls=keras.Model):
 
 def as_filters(kernel, axes):
     """The kernel as a float64 matrix, one filter a column, for NumPy."""
-    kernel = np.moveaxis(np.asarray(kernel, "float64"), axes, range(-len(axes), 0))
+    kernel = np.moveaxis(to_numpy(kernel).astype("float64"), axes, range(-len(axes), 0))
     return kernel.reshape(-1, np.prod(kernel.shape[kernel.ndim - len(axes) :], dtype=int))
 
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import oracles
 import pytest
-from calls import gradient
+from calls import assert_close, assert_equal, gradient, in_double_precision, number, to_numpy
 from keras import layers, ops
 from wrapped import LAYERS, WRAPPERS, batch, built, input_shape, plain_twin
 
@@ -23,15 +23,15 @@ def test_the_output_is_that_of_the_plain_layer_with_the_kernel_of_numpy(name, wr
     before = raw.numpy()
     expected = WRAPPERS[wrapper_name][1](before)
     # Float32 against float64: roundings of 1e-7 of entries of at most about 5.
-    np.testing.assert_allclose(wrapper.kernel, expected, atol=1e-6)
+    assert_close(wrapper.kernel, expected, atol=1e-6)
     twin = plain_twin(wrapper.layer, expected, shape)
     x = batch(shape)
     for training in (True, False):
         # Sums of at most 36 products.
-        np.testing.assert_allclose(wrapper(x, training=training), twin(x), atol=3e-5)
+        assert_close(wrapper(x, training=training), twin(x), atol=3e-5)
     assert wrapper.compute_output_shape(shape) == twin.compute_output_shape(shape)
     assert wrapper.layer.kernel is raw
-    np.testing.assert_array_equal(raw, before)
+    assert_equal(raw, before)
 
 
 @pytest.mark.parametrize(("alpha", "learnable"), [(0.5, False), (1, True), (2.0, True)])
@@ -44,7 +44,7 @@ def test_the_kernel_in_use_has_the_squared_norm_alpha(name, learnable, alpha):
                 continue  # A filter of one element has no direction once centred.
             wrapper = gbr.ENC(LAYERS[name](), alpha, per_filter, center, learnable)
             wrapper.build(shape)
-            kernel = np.asarray(wrapper.kernel, "float64")
+            kernel = to_numpy(wrapper.kernel).astype("float64")
             assert np.sum(kernel**2) == pytest.approx(alpha, rel=1e-5)
 
 
@@ -52,7 +52,7 @@ def test_a_learnable_alpha_is_the_squared_norm_and_stays_positive():
     wrapper = built("ENC learnable", layers.Dense(5), (2, 4))
     for logarithm in (-3.0, 0.0, 2.5):
         wrapper.kernel_parameters[0].assign(logarithm)
-        squared = np.sum(np.asarray(wrapper.kernel, "float64") ** 2)
+        squared = np.sum(to_numpy(wrapper.kernel).astype("float64") ** 2)
         assert squared == pytest.approx(np.exp(logarithm), rel=1e-5)
     assert {w.name for w in wrapper.trainable_weights} == {"kernel", "bias", "log_alpha"}
 
@@ -61,33 +61,34 @@ def test_a_learnable_alpha_is_the_squared_norm_and_stays_positive():
 def test_weight_norm_does_not_change_what_a_layer_computes(name):
     x = batch(input_shape(name))
     layer = LAYERS[name](kernel_initializer="glorot_normal")
-    before = np.asarray(layer(x))
-    np.testing.assert_allclose(gbr.WeightNorm(layer)(x), before, atol=1e-5)
+    before = to_numpy(layer(x))
+    assert_close(gbr.WeightNorm(layer)(x), before, atol=1e-5)
     wrapper = gbr.WeightNorm(LAYERS[name]())
-    after = np.asarray(wrapper(x))
-    np.testing.assert_allclose(wrapper.layer(x), after, atol=1e-5)
+    after = to_numpy(wrapper(x))
+    assert_close(wrapper.layer(x), after, atol=1e-5)
 
 
 def test_the_gain_is_the_length_of_the_filters():
     wrapper = built("WeightNorm", layers.Conv2D(6, 3), (2, 8, 7, 4))
     raw = wrapper.layer.kernel.numpy()
-    np.testing.assert_allclose(
+    assert_close(
         wrapper.kernel_parameters[0], np.linalg.norm(oracles.as_matrix(raw), axis=0), rtol=1e-6
     )
     gain = batch((6,), seed=3)
     wrapper.kernel_parameters[0].assign(gain)
-    np.testing.assert_allclose(wrapper.kernel, oracles.weight_norm(raw, gain), atol=1e-6)
+    assert_close(wrapper.kernel, oracles.weight_norm(raw, gain), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_standardised_filters_have_mean_zero_and_variance_one(name):
     wrapper = built("WeightStandardization", LAYERS[name](), input_shape(name))
-    filters = oracles.as_matrix(wrapper.kernel)
-    np.testing.assert_allclose(filters.mean(axis=0), 0, atol=1e-6)
+    filters = oracles.as_matrix(to_numpy(wrapper.kernel))
+    assert_close(filters.mean(axis=0), 0, atol=1e-6)
     variance = 0 if name == "dense of one input" else 1
-    np.testing.assert_allclose(filters.var(axis=0), variance, rtol=1e-5)
+    assert_close(filters.var(axis=0), variance, rtol=1e-5)
 
 
+@in_double_precision
 @pytest.mark.parametrize("name", ["dense", "conv2d same strided"])
 @wrappers
 def test_the_gradient_reaches_the_raw_kernel_through_the_map(wrapper_name, name):
@@ -109,7 +110,7 @@ def test_the_gradient_reaches_the_raw_kernel_through_the_map(wrapper_name, name)
         if wrapper_name == "WeightNorm":
             mapped = oracles.weight_norm(kernel, wrapper.kernel_parameters[0].numpy())
         twin.kernel.assign(mapped)
-        return float(ops.sum(ops.square(twin(x))))
+        return number(ops.sum(ops.square(twin(x))))
 
     slopes = gradient(loss, raw)
     # Random directions in place of all entries: a wrong entry shows in each of them.
@@ -143,15 +144,15 @@ def test_an_exception_in_the_layer_leaves_the_variable_in_place(wrapper_name):
     wrapper = built(wrapper_name, Failing(3), (2, 4))
     raw, value = wrapper.layer.kernel, wrapper.layer.kernel.numpy()
     x = batch((2, 4))
-    expected = np.asarray(wrapper(x))
+    expected = to_numpy(wrapper(x))
     wrapper.layer.fails = True
     with pytest.raises(RuntimeError, match="on demand"):
         wrapper(x)
     assert wrapper.layer.kernel is raw
     assert isinstance(raw, keras.Variable)
-    np.testing.assert_array_equal(raw, value)
+    assert_equal(raw, value)
     wrapper.layer.fails = False
-    np.testing.assert_array_equal(wrapper(x), expected)
+    assert_equal(wrapper(x), expected)
     assert wrapper.layer.trainable_weights[0] is raw
 
 
@@ -167,10 +168,10 @@ def test_losses_are_those_of_the_plain_layer_and_of_the_raw_kernel(wrapper_name)
     twin = plain_twin(layer, WRAPPERS[wrapper_name][1](raw), shape)
     twin.kernel_regularizer = None
     twin(x)
-    activity = float(twin.losses[0])
+    activity = number(twin.losses[0])
     for _ in range(2):  # A second call replaces the losses of the first.
         wrapper(x)
-        found = sorted(float(loss) for loss in wrapper.losses)
+        found = sorted(number(loss) for loss in wrapper.losses)
         on_raw = oracles.shifted_l2(raw, 0.3, 0.1) + 0.2 * oracles.sigma(raw) ** 2
         bias = 0.01 * np.sum(np.abs(layer.bias.numpy()))
         assert found == pytest.approx(sorted([activity, on_raw, bias]), rel=1e-4)
@@ -183,7 +184,7 @@ def test_the_constraint_of_the_layer_acts_on_the_raw_kernel(wrapper_name):
     model.compile(keras.optimizers.SGD(0.5), "mse")
     model.fit(batch((8, 4)), batch((8, 3), seed=1), epochs=2, verbose=0)
     raw = layer.kernel.numpy()
-    np.testing.assert_allclose(np.linalg.norm(raw, axis=0), 1, rtol=1e-5)
+    assert_close(np.linalg.norm(raw, axis=0), 1, rtol=1e-5)
 
 
 @wrappers
@@ -198,7 +199,7 @@ def test_a_frozen_wrapper_has_nothing_to_train(wrapper_name):
     model.compile("sgd", "mse")
     model.fit(batch((8, 4)), batch((8, 2)), verbose=0)
     for old, new in zip(before, wrapper.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
+        assert_equal(old, new)
 
 
 CLASSES = [gbr.ENC, gbr.ENCConv, gbr.ENCDense, gbr.WeightNorm, gbr.WeightStandardization]

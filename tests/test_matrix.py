@@ -9,7 +9,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from calls import MODES, differentiated
+from calls import MODES, assert_close, assert_equal, differentiated, number
 from keras import layers, ops
 from kinds import KINDS, accepts, arguments, example, model_around
 
@@ -153,8 +153,8 @@ def test_every_class_over_every_layer(name, kind, policy, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     x = example(kind)
-    np.testing.assert_array_equal(loaded(x), model(x))
-    assert [float(loss) for loss in loaded.losses] == [float(loss) for loss in model.losses]
+    assert_equal(loaded(x), model(x))
+    assert [number(loss) for loss in loaded.losses] == [number(loss) for loss in model.losses]
     assert type(loaded) is type(model)
     assert [p.get_config() for p in loaded.penalties] == [p.get_config() for p in model.penalties]
 
@@ -174,5 +174,5 @@ def test_the_monitor_watches_every_kernel(kind):
     (wrapper,) = [layer for layer in model.layers if isinstance(layer, gbr.Reparametrized)]
     norms = [np.linalg.norm(kernel) for kernel in wrapper.kernels.values()]
     watched = [history[name][0] for name in history if name.startswith("kernel_norm/")]
-    np.testing.assert_allclose(watched, norms, rtol=1e-5)
+    assert_close(watched, norms, rtol=1e-5)
     assert history["gbr"][0] > 0

@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from calls import assert_close, assert_equal, to_numpy
 from keras import layers
 from networks import dense_network
 from wrapped import batch
@@ -65,20 +66,20 @@ def test_stripped_model_is_plain_equal_and_loads_without_the_package(tmp_path):
     before = model.get_weights()
     plain = gbr.strip(model)
     expected = model.predict(x, verbose=0)
-    np.testing.assert_allclose(plain.predict(x, verbose=0), expected, rtol=1e-6, atol=1e-6)
+    assert_close(plain.predict(x, verbose=0), expected, rtol=1e-6, atol=1e-6)
     everything = [plain, *plain._flatten_layers()]
     assert not any(type(part).__module__.startswith("keras_gbr") for part in everything)
     assert [layer.name for layer in plain.layers] == [layer.name for layer in model.layers]
     assert plain.name == model.name
     assert not plain.compiled
     for old, new in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
+        assert_equal(old, new)
     plain.save(tmp_path / "plain.keras")
     np.save(tmp_path / "x.npy", x)
     paths = [str(tmp_path / name) for name in ("plain.keras", "x.npy", "y.npy")]
     done = subprocess.run([sys.executable, "-c", LOAD, *paths], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(np.load(paths[2]), expected, rtol=1e-6, atol=1e-6)
+    assert_close(np.load(paths[2]), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_what_keras_owns_is_kept():
@@ -100,7 +101,7 @@ def test_sequential_models_and_trainable_flags():
     assert plain.name == "stack"
     assert [layer.trainable for layer in plain.layers] == [False, True]
     x = np.random.default_rng(0).standard_normal((3, 4)).astype("float32")
-    np.testing.assert_allclose(plain(x), stack(x), rtol=1e-6)
+    assert_close(plain(x), stack(x), rtol=1e-6)
 
 
 def test_shared_layers_stay_shared():
@@ -110,7 +111,7 @@ def test_shared_layers_stay_shared():
     plain = gbr.strip(model)
     assert plain.count_params() == 4 * 4 + 4
     x = [np.ones((2, 4), "float32"), np.zeros((2, 4), "float32")]
-    np.testing.assert_allclose(plain(x), model(x), rtol=1e-6)
+    assert_close(plain(x), model(x), rtol=1e-6)
 
 
 def test_structured_inputs_and_outputs_are_kept():
@@ -121,11 +122,11 @@ def test_structured_inputs_and_outputs_are_kept():
     got, expected = gbr.strip(model)(x), model(x)
     assert set(got) == {"sum", "map"}
     for name in got:
-        np.testing.assert_allclose(got[name], expected[name], rtol=1e-6)
+        assert_close(got[name], expected[name], rtol=1e-6)
 
 
 def outputs(model, x):
-    return np.asarray(model(x))
+    return to_numpy(model(x))
 
 
 def test_wrappers_in_other_layers_are_found_in_the_configuration():
@@ -140,7 +141,7 @@ def test_wrappers_in_other_layers_are_found_in_the_configuration():
     assert type(plain.layers[1].layer) is layers.Dense
     assert plain.layers[1].layer.name == "within"
     x = batch((2, 2, 3))
-    np.testing.assert_allclose(outputs(plain, x), outputs(model, x), rtol=1e-6, atol=1e-7)
+    assert_close(outputs(plain, x), outputs(model, x), rtol=1e-6, atol=1e-7)
 
 
 def test_chains_of_wrappers_and_layers_with_several_kernels():
@@ -157,7 +158,7 @@ def test_chains_of_wrappers_and_layers_with_several_kernels():
     assert plain.losses == []
     assert "keras_gbr" not in json.dumps(plain.get_config())
     x = batch((2, 4, 3))
-    np.testing.assert_allclose(outputs(plain, x), outputs(model, x), rtol=1e-6, atol=1e-6)
+    assert_close(outputs(plain, x), outputs(model, x), rtol=1e-6, atol=1e-6)
 
 
 def test_a_model_of_this_package_inside_a_layer_becomes_plain():
@@ -167,7 +168,7 @@ def test_a_model_of_this_package_inside_a_layer_becomes_plain():
     plain = gbr.strip(model)
     assert "keras_gbr" not in json.dumps(plain.get_config())
     x = batch((2, 4, 3))
-    np.testing.assert_allclose(outputs(plain, x), outputs(model, x), rtol=1e-6)
+    assert_close(outputs(plain, x), outputs(model, x), rtol=1e-6)
 
 
 class Hidden(layers.Layer):
@@ -197,6 +198,6 @@ def test_a_plain_model_is_copied():
     plain = gbr.strip(model)
     assert plain is not model
     for old, new in zip(model.get_weights(), plain.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
+        assert_equal(old, new)
     plain.layers[-1].set_weights([np.zeros((7, 3)), np.zeros(3)])
     assert model.get_weights()[2].any()

@@ -10,6 +10,7 @@ import keras
 
 from keras_gbr.backend.datasets import is_dataset, num_batches
 from keras_gbr.backend.masks import mask_of, with_mask
+from keras_gbr.backend.portable import portable
 
 _BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -44,6 +45,7 @@ __all__ = [
     "mask_of",
     "num_batches",
     "num_replicas",
+    "portable",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",

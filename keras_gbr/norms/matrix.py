@@ -92,7 +92,10 @@ def _lanczos(wide: Any, tall: Any, num_iterations: int) -> Any:
 
 
 def _svd(wide: Any, tall: Any, num_iterations: int) -> Any:
-    _, _, right = ops.svd(_scaled(ops.stop_gradient(wide)), full_matrices=False)
+    wide = _scaled(ops.stop_gradient(wide))
+    # PyTorch refuses to decompose a NaN. The product of the vector with the matrix has it still.
+    wide = ops.where(ops.isfinite(wide), wide, 0.0)
+    _, _, right = ops.svd(wide, full_matrices=False)
     return right[:1]
 
 

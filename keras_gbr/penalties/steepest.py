@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_gbr import _validation as check
 from keras_gbr.forward_pass import flattened, squared_norms
+from keras_gbr.precision import magnitudes
 
 NORMS = (1, 2, "inf")
 # The norm of the gradient is that of the fastest growth over steps of length 1 in its dual.
@@ -35,10 +36,10 @@ def gradient_norms(gradients: list[Any], norm: int | str) -> Any:
         # The root has no derivative at zero, and `where` alone would multiply it by zero.
         roots = ops.sqrt(ops.where(positive, squares, ops.ones_like(squares)))
         return ops.where(positive, roots, ops.zeros_like(squares))
-    magnitudes = [ops.abs(flat) for flat in flattened(gradients)]
+    lengths = [magnitudes(flat) for flat in flattened(gradients)]
     if norm == 1:
-        return sum(ops.sum(flat, axis=1) for flat in magnitudes)
-    return ops.max(ops.concatenate(magnitudes, axis=1), axis=1)
+        return sum(ops.sum(flat, axis=1) for flat in lengths)
+    return ops.max(ops.concatenate(lengths, axis=1), axis=1)
 
 
 def steepest_steps(gradients: list[Any], norm: int | str) -> list[Any]:

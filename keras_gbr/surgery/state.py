@@ -5,6 +5,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_gbr import _validation as check
 from keras_gbr.kernels import kernels_of
@@ -45,7 +46,8 @@ def copy_own_state(source: keras.Layer, target: keras.Layer) -> None:
     for old, new in _matched(source, _own_variables(source), _own_variables(target)):
         if tuple(old.shape) != tuple(new.shape):
             raise _unlike(source, tuple(old.shape), tuple(new.shape))
-        new.assign(old.value)
+        # A copy: under JAX two variables may hold one array, and training one of them deletes it.
+        new.assign(ops.copy(old.value))
         if new.trainable != old.trainable:
             new.trainable = old.trainable
     if hasattr(source, "use_cudnn"):  # no part of the configuration

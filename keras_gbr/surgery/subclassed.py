@@ -1,7 +1,7 @@
 """Putting other layers into a model with a `call` of its own."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -50,10 +50,8 @@ def swapped(old: keras.Model, new: keras.Model, replace: Replace) -> keras.Model
         replaced[id(layer)] = replace(layer)
         return replaced[id(layer)]
 
-    for name, value in vars(old).items():
-        # The records that Keras and TensorFlow keep follow from the other attributes.
-        if name != "_layers" and not name.startswith("_self_") and _holds_layers(value):
-            setattr(new, name, _mapped(value, put))
+    for name, value in _attributes(old):
+        setattr(new, name, _mapped(value, put))
     build_like(old, new)
     expected = {id(replaced.get(id(layer))) for layer in old._layers}
     if expected != {id(layer) for layer in new._layers}:
@@ -90,12 +88,27 @@ def cannot_build(layer: keras.Layer) -> ValueError:
     )
 
 
-def _holds_layers(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(_holds_layers(part) for part in value.values())
-    if isinstance(value, (list, tuple, set)):
-        return any(_holds_layers(part) for part in value)
-    return isinstance(value, keras.Layer)
+def _attributes(model: keras.Model) -> list[tuple[str, Any]]:
+    """Those that hold layers, with their names, in the order in which the model got the layers."""
+    # PyTorch keeps attributes that are layers apart.
+    held = {**vars(model), **getattr(model, "_modules", {})}
+    order = [id(layer) for layer in model._layers]
+    found = []
+    for name, value in held.items():
+        # The records of Keras, TensorFlow and PyTorch follow from the other attributes.
+        if name not in ("_layers", "_modules") and not name.startswith("_self_"):
+            places = [order.index(id(layer)) for layer in _layers_in(value) if id(layer) in order]
+            if places:
+                found.append((min(places), name, value))
+    return [(name, value) for _, name, value in sorted(found, key=lambda each: each[0])]
+
+
+def _layers_in(value: Any) -> Iterator[keras.Layer]:
+    if isinstance(value, keras.Layer):
+        yield value
+    elif isinstance(value, (dict, list, tuple, set)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _layers_in(part)
 
 
 def _mapped(value: Any, replace: Replace) -> Any:

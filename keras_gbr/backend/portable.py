@@ -1,0 +1,23 @@
+"""Configurations that mean the same under every backend."""
+
+from typing import Any
+
+# Under PyTorch Keras puts classes of its own in the place of its optimizers, and writes their
+# names into what it saves. Another backend would load them and fail in the first step.
+_OWN_OPTIMIZERS = "keras.src.backend.torch.optimizers."
+
+
+def portable(config: Any) -> Any:
+    """A serialized object with the public classes of Keras in place of those of a backend.
+
+    Args:
+        config: A configuration, of dicts, lists and plain values.
+    """
+    if isinstance(config, list):
+        return [portable(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    config = {key: portable(value) for key, value in config.items()}
+    if str(config.get("module")).startswith(_OWN_OPTIMIZERS):
+        config |= {"module": "keras.optimizers", "registered_name": None}
+    return config
