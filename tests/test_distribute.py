@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_gbr as gbr
-from keras_gbr.backend import normal
+from keras_gbr.penalties.jacobian import jacobian_squared_norms
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 # Two strategies of one process must not share devices, nor both reduce by collectives.
@@ -169,15 +169,23 @@ def test_metrics_are_those_of_all_replicas():
 
 
 def test_replicas_draw_projections_of_their_own():
+    inputs = keras.Input((1,))
+    model = gbr.GBRModel(inputs, keras.layers.Dense(2)(inputs))
+    model.set_weights([np.array([[1.0, 0.0]]), np.zeros(2)])
+    x = tf.zeros((4000, 1))
+
     def draw():
-        return normal((4000,), 3, 7)
+        return jacobian_squared_norms(model.forward_pass(x), num_projections=1, seed=3)
 
     drawn = strategy(2).experimental_local_results(strategy(2).run(tf.function(draw)))
-    one, other = (values.numpy() for values in drawn)
-    np.testing.assert_array_equal(one, draw())
-    # Independent and standard normal: four standard errors of 4000 numbers.
-    for statistic in (np.mean(one * other), np.mean(other), np.mean(other**2) - 1):
-        assert abs(statistic) < 4 * np.sqrt(2 / 4000)
+    # Each is twice the squared cosine of an angle: mean 1, variance 1/2.
+    one, other = (values.numpy() - 1 for values in drawn)
+    np.testing.assert_allclose(one + 1, draw(), atol=1e-5)
+    # Independent, by four standard errors.
+    assert abs(np.mean(one * other)) < 4 * 0.5 / np.sqrt(4000)
+    for values in (one, other):
+        assert abs(np.mean(values)) < 4 * np.sqrt(0.5 / 4000)
+        assert abs(np.mean(values**2) - 0.5) < 4 * np.sqrt(0.125 / 4000)
 
 
 def test_projections_estimate_the_same_penalty_on_replicas():

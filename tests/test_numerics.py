@@ -49,13 +49,13 @@ def assert_stops(model, x, message):
     assert all(np.isfinite(value).all() for value in before)
 
 
-@pytest.mark.parametrize("mode", LOOPS.keys() - {"xla"})
+@pytest.mark.parametrize("mode", [mode for mode in LOOPS if mode != "xla"])
 @pytest.mark.parametrize("penalties", [None, [gbr.Jacobian(0.1)]], ids=["plain", "penalty"])
 def test_a_loss_that_is_not_finite_stops_training(mode, penalties):
     assert_stops(network(penalties, **LOOPS[mode]), with_nan(), "`check_numerics`: the loss is NaN")
 
 
-@pytest.mark.parametrize("mode", STEPS.keys() - {"xla"})
+@pytest.mark.parametrize("mode", [mode for mode in STEPS if mode != "xla"])
 @pytest.mark.parametrize("weight", [0.0, 0.1])
 def test_the_penalty_is_named(mode, weight):
     model = network([gbr.Jacobian(0.1), Broken(weight, name="broken")], **STEPS[mode])
@@ -66,7 +66,7 @@ def test_the_penalty_is_named(mode, weight):
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("mode", STEPS.keys() - {"xla"})
+@pytest.mark.parametrize("mode", [mode for mode in STEPS if mode != "xla"])
 def test_the_gradient_is_named(mode):
     """An input of zeros, where the root is finite and its derivative is not."""
     inputs = keras.Input((4,))
