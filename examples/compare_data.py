@@ -1,6 +1,7 @@
 """The images that the comparisons train on, split once with a fixed seed."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ def load(name: str = "digits", samples: int | None = None) -> Data:
         samples: At most so many training images, or `None` for all.
 
     Raises:
-        ValueError: There is no such set, or it does not hold labelled images of one size.
+        ValueError: There is no such set, it does not hold labelled images of one size, or what
+            reads it is missing.
     """
     images, labels, test = _digits() if name == "digits" else _tfds(name)
     if test is None:
@@ -51,6 +53,11 @@ def _digits() -> tuple[np.ndarray, np.ndarray, None]:
 
 
 def _tfds(name: str) -> tuple[np.ndarray, np.ndarray, Any]:
+    if find_spec("tensorflow") is None:
+        raise ValueError(
+            "TFDS reads its data sets with TensorFlow, whatever the backend of Keras. Install it: "
+            f"pip install tensorflow. Received: {name!r}"
+        )
     import tensorflow_datasets as tfds
 
     try:

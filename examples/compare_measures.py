@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 from art.attacks.evasion import FastGradientMethod
-from art.estimators.classification import TensorFlowV2Classifier
+from compare_attack import Classifier
 from compare_data import Data, Split
 
 import keras_gbr as gbr
@@ -40,13 +40,7 @@ class Examiner:
             gbr.ParameterGradient(0.0),
         )
         self.network = build(penalties=[self.input_gradient, self.parameter_gradient])
-        classifier = TensorFlowV2Classifier(
-            self.network,
-            nb_classes=data.classes,
-            input_shape=data.train[0].shape[1:],
-            loss_object=self.network.loss,
-            clip_values=(0.0, 1.0),
-        )
+        classifier = Classifier(self.network, data.classes)
         self.attack = FastGradientMethod(classifier, eps=epsilon, batch_size=BATCH_SIZE)
 
     def take(self, model: keras.Model) -> None:
@@ -92,17 +86,22 @@ class Examiner:
         values = {
             "sum ||W||^2": total(square),
             "sum sigma(W)^2": total(gbr.Spectral(1.0, method="svd")),
-            "prod ||W||": np.exp(total(gbr.WEISSI(1.0))),
+            "prod ||W||": keras.ops.exp(total(gbr.WEISSI(1.0))),
             "shifted L2 of W": total(gbr.ShiftedL2(1.0, self.shift)),
             "mean ||W||^2, conv.": sum(map(square, kernels[:-1])) / len(kernels[:-1]),
-            "||d loss/dx||^2": np.mean(self.input_gradient(forward)),
+            "||d loss/dx||^2": self.input_gradient(forward),
             "||d L/dW||^2": self.parameter_gradient(forward),
         }
-        return {name: float(value) for name, value in values.items()}
+        # That of the input gradient has a value for each sample.
+        arrays = {name: keras.ops.convert_to_numpy(value) for name, value in values.items()}
+        return {name: float(np.mean(array)) for name, array in arrays.items()}
 
 
 def relative_step_time(model: keras.Model, reference: keras.Model, batch: Split) -> float:
-    """Median time of a training step over that of the reference, measured in turns."""
+    """Median time of a training step over that of the reference, measured in turns.
+
+    `train_on_batch` returns floats and so waits for the step, also where the backend runs ahead.
+    """
     times: dict[keras.Model, list[float]] = {model: [], reference: []}
     for each in times:
         each.train_on_batch(*batch)

@@ -126,7 +126,7 @@ class Trainee:
         keras.utils.set_random_seed(seed)
         self.model.set_weights(self._fresh().get_weights())
         for variable in self.model.optimizer.variables:
-            variable.assign(keras.ops.zeros_like(variable))
+            variable.assign(keras.ops.zeros_like(variable.value))
         batches = Batches(self._data)
         self.model.fit(batches, epochs=self._epochs, shuffle=False, verbose=0)
 

@@ -22,8 +22,10 @@ def quiet_imports(script: str) -> Iterator[None]:
         script: The file of the example, for its name.
 
     Raises:
-        SystemExit: A package is missing; the message says how to install it.
+        SystemExit: A package is missing, and the message says how to install it, or the backend
+            of Keras is one that keras_gbr does not run on.
     """
+    name = Path(script).name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     saved = os.dup(2)
@@ -32,11 +34,15 @@ def quiet_imports(script: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             os.dup2(null.fileno(), 2)
             yield
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
         raise SystemExit(
-            f"{Path(script).name}: error: the package {error.name!r} is missing. "
-            'Install what the examples need: pip install -e ".[tensorflow,examples]"'
+            f"{name}: error: the package {error.name!r} is missing. "
+            f'Install what the examples need: pip install -e ".[{backend},examples]", or set '
+            "KERAS_BACKEND to the backend that is installed: tensorflow, jax or torch"
         ) from None
+    except ImportError as error:
+        raise SystemExit(f"{name}: error: {error}") from None
     finally:
         os.dup2(saved, 2)
         os.close(saved)

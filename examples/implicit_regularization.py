@@ -44,6 +44,23 @@ PLANE_START = (1.5, 2.5)
 PLANE_STEP, PLANE_STEPS, FINER = 0.3, 12, 10
 
 
+class Trail(keras.callbacks.Callback):
+    """Notes the parameters after each step of `fit`, in `points`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.points: list[np.ndarray] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        # Under JAX the model has its weights back once a callback asks for the model.
+        self.points.append(flat(self.model))
+
+
+def flat(model: keras.Model) -> np.ndarray:
+    """The parameters of a model as one vector."""
+    return np.concatenate([weight.ravel() for weight in model.get_weights()])
+
+
 class Trainee:
     """A tanh network that fits six points of a sine, in double precision, as a flat vector.
 
@@ -64,7 +81,7 @@ class Trainee:
 
     @property
     def parameters(self) -> np.ndarray:
-        return np.concatenate([weight.ravel() for weight in self.model.get_weights()])
+        return flat(self.model)
 
     @parameters.setter
     def parameters(self, values: np.ndarray) -> None:
@@ -76,15 +93,12 @@ class Trainee:
     def descend(self, start: Sequence[float], steps: int) -> np.ndarray:
         """Trains by `fit`; the parameters at the start and after each step."""
         self.parameters = start
-        path = [self.parameters]
-        note = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: path.append(self.parameters)
-        )
+        trail = Trail()
         # One epoch in which each batch is all points: an epoch for each step takes far longer.
         points, labels = (np.tile(array, (steps, 1)) for array in (POINTS, LABELS))
         options = {"batch_size": len(POINTS), "shuffle": False, "verbose": 0}
-        self.model.fit(points, labels, callbacks=[note], **options)
-        return np.array(path)
+        self.model.fit(points, labels, callbacks=[trail], **options)
+        return np.array([start, *trail.points])
 
 
 class Flow(Trainee):
@@ -249,6 +263,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--output", type=Path, default=Path("results"), help="folder for the CSV and the PNG")
     add("--smoke", action="store_true", help="two step sizes: only a test")
     options = parser.parse_args(argv)
+    if keras.backend.backend() != "tensorflow":
+        parser.error(
+            "needs double precision and so the TensorFlow backend: under the others Keras takes "
+            "means of float64 in float32. Received: "
+            f"KERAS_BACKEND={keras.backend.backend()}"
+        )
     if options.smoke:
         options.steps = [32, 64]
     if len(options.steps) < 2 or options.steps != sorted(set(options.steps)):

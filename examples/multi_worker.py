@@ -24,6 +24,8 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# `tf.distribute` is TensorFlow's own. Whatever Keras is configured for, the workers take this.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 BATCH = 64  # over all workers together
 RESTARTS = 2
@@ -42,6 +44,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds for a training")
     parser.add_argument("--smoke", action="store_true", help="four epochs on a few images")
     options = parser.parse_args(argv)
+    if os.environ["KERAS_BACKEND"] != "tensorflow":
+        parser.error(
+            "needs the TensorFlow backend, for tf.distribute.MultiWorkerMirroredStrategy. "
+            f"Received: KERAS_BACKEND={os.environ['KERAS_BACKEND']}"
+        )
     if options.smoke:
         options.epochs = 4
     for name in ("workers", "epochs", "timeout"):

@@ -16,7 +16,6 @@ from example_tools import at_least, positive, quiet_imports, write_csv
 with quiet_imports(__file__):
     import keras
     import numpy as np
-    import tensorflow as tf
     from compare_data import load
     from gan_report import nearest, precision_and_recall, write_figure
     from keras import layers, ops
@@ -52,63 +51,70 @@ def make_critic() -> gbr.GBRModel:
 
 
 def weighted_score(y_true: Any, y_pred: Any) -> Any:
-    """The loss of the critic: each label times the score."""
-    return ops.mean(y_true * y_pred, axis=-1)
+    """The loss of both networks: each label times the score."""
+    return ops.mean(ops.cast(y_true, y_pred.dtype) * y_pred, axis=-1)
 
 
-class WassersteinGAN(keras.Model):
-    """A generator and its critic, trained in turn by `fit` on images.
+class WassersteinGAN:
+    """A generator and its critic, trained in turn.
 
     The critic trains on batches of three parts: points between real and generated images, the
     real ones, the generated ones. The penalty is taken on the first part, `fraction=1/3`. The
     labels keep that part out of the loss: with 0, -3 and 3 for the parts, the mean of label
     times score is the mean score of the generated images minus that of the real ones.
+
+    The generator trains inside a model that ends with the critic's score, which it is to raise:
+    its labels are -1. The critic in there is a copy whose weights stay as they are.
     """
 
-    def __init__(self, generator: keras.Model, critic: gbr.GBRModel, seed: int) -> None:
-        super().__init__()
-        self.generator, self.critic = generator, critic
-        self.seeds = keras.random.SeedGenerator(seed)
-        self.built = True
-
-    def compile(self, optimizer: Any, critic_optimizer: Any, weight: float) -> None:
-        super().compile(optimizer)
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        critic_optimizer: keras.optimizers.Optimizer,
+        weight: float,
+        seed: int,
+    ) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.generator, self.critic, self.copy = make_generator(), make_critic(), make_critic()
         penalty = gbr.InputGradient(weight, target=1.0, of="output", fraction=1 / 3, name="penalty")
         scores = keras.metrics.MeanMetricWrapper(weighted_score, name="scores")
         self.critic.compile(critic_optimizer, weighted_score, metrics=[scores], penalties=[penalty])
-        # Here, since variables cannot be made inside the compiled step.
-        self.optimizer.build(self.generator.trainable_variables)
-        self.critic.optimizer.build(self.critic.trainable_variables)
+        self.copy.trainable = False
+        self.scored = keras.Model(self.generator.input, self.copy(self.generator.output))
+        self.scored.compile(optimizer, weighted_score)
 
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        return self.critic.metrics
+    def noise(self, count: int) -> np.ndarray:
+        return self.rng.standard_normal((count, LATENT), keras.config.floatx())
 
-    def generate(self, count: int) -> Any:
-        return self.generator(keras.random.normal((count, LATENT), seed=self.seeds))
-
-    def between(self, real: Any, generated: Any) -> Any:
+    def between(self, real: np.ndarray, generated: np.ndarray) -> np.ndarray:
         """A random point on the line between each real and generated image."""
-        share = keras.random.uniform((real.shape[0], 1, 1, 1), seed=self.seeds)
+        share = self.rng.random((len(real), 1, 1, 1), real.dtype)
         return share * real + (1 - share) * generated
 
-    def train_step(self, images: Any) -> dict[str, Any]:
-        """Some steps of the critic, each on images of its own, then one of the generator."""
-        for real in ops.split(images, CRITIC_STEPS):
-            generated = self.generate(BATCH_SIZE)
-            x = ops.concatenate([self.between(real, generated), real, generated])
-            labels = ops.convert_to_tensor([[0.0], [-3.0], [3.0]], x.dtype)
-            y = ops.repeat(labels, BATCH_SIZE, axis=0)
-            logs = self.critic.train_step((x, y))
-        # The critic stays as it is: its weights get no gradient.
-        weights = self.generator.trainable_variables
-        with tf.GradientTape() as tape:
-            loss = -ops.mean(self.critic(self.generate(BATCH_SIZE)))
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+    def train_step(self, images: np.ndarray) -> list[dict[str, float]]:
+        """Some steps of the critic, each on images of its own, then one of the generator.
+
+        Args:
+            images: Real ones, a batch for each step of the critic.
+
+        Returns:
+            The logs of each step of the critic.
+        """
+        logs = []
+        others = self.generator.predict_on_batch(self.noise(len(images)))
+        labels = np.repeat([0.0, -3.0, 3.0], BATCH_SIZE)[:, None]
+        for start in range(0, len(images), BATCH_SIZE):
+            real, generated = (part[start : start + BATCH_SIZE] for part in (images, others))
+            x = np.concatenate([self.between(real, generated), real, generated])
+            # Older versions of Keras go on with the metrics of the step before.
+            self.critic.reset_metrics()
+            logs.append(self.critic.train_on_batch(x, labels, return_dict=True))
+        self.copy.set_weights(self.critic.get_weights())
+        self.scored.train_on_batch(self.noise(BATCH_SIZE), -np.ones((BATCH_SIZE, 1)))
         return logs
 
 
-class Monitor(keras.callbacks.Callback):
+class Monitor:
     """Measures and prints after every epoch, on images that had no part in the training.
 
     Attributes:
@@ -116,60 +122,57 @@ class Monitor(keras.callbacks.Callback):
     """
 
     def __init__(self, real: np.ndarray, epochs: int) -> None:
-        super().__init__()
         self.real, self.epochs = real, epochs
         self.rows: list[dict[str, float]] = []
         self.start = time.monotonic()
-        noise = np.random.default_rng(0).standard_normal((len(real), LATENT))
-        self.noise = noise.astype("float32")
+        self.noise = np.random.default_rng(0).standard_normal((len(real), LATENT))
 
-    def images(self) -> np.ndarray:
+    def images(self, gan: WassersteinGAN) -> np.ndarray:
         """As many generated images as real ones, of the same noise every time."""
-        return ops.convert_to_numpy(self.model.generator(self.noise))
+        return gan.generator.predict_on_batch(self.noise)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        generated = self.images()
-        points = self.model.between(self.real, generated)
+    def measure(self, gan: WassersteinGAN, logs: list[dict[str, float]]) -> None:
+        """Adds a row for an epoch whose steps left these logs, and prints it."""
+        generated = self.images(gan)
+        points = gan.between(self.real, generated)
         # A penalty's value is that of each sample: here the squared norms.
-        squares = gbr.InputGradient(0.0, of="output")(self.model.critic.forward_pass(points))
+        squares = gbr.InputGradient(0.0, of="output")(gan.critic.forward_pass(points))
         precision, recall = precision_and_recall(self.real, generated)
-        scores = [ops.mean(self.model.critic(images)) for images in (self.real, generated)]
+        real, fake = (np.mean(gan.critic.predict_on_batch(x)) for x in (self.real, generated))
         row = {
-            "epoch": epoch + 1,
-            "distance": -float(logs["scores"]),
-            "held_out_distance": float(scores[0] - scores[1]),
-            "penalty": float(logs["penalty"]),
-            "gradient_norm": float(ops.mean(ops.sqrt(squares))),
+            "epoch": len(self.rows) + 1,
+            "distance": -float(np.mean([each["scores"] for each in logs])),
+            "held_out_distance": float(real - fake),
+            "penalty": float(np.mean([each["penalty"] for each in logs])),
+            "gradient_norm": float(np.mean(np.sqrt(ops.convert_to_numpy(squares)))),
             "precision": precision,
             "recall": recall,
         }
         self.rows.append(row)
         values = ", ".join(f"{name.replace('_', ' ')} {row[name]:.3g}" for name in list(row)[1:])
         passed = time.monotonic() - self.start
-        print(f"[{epoch + 1}/{self.epochs}] {values}: {passed:.0f} s", flush=True)
+        print(f"[{row['epoch']}/{self.epochs}] {values}: {passed:.0f} s", flush=True)
 
 
-def train(images: np.ndarray, monitor: Monitor, weight: float, steps: int, seed: int) -> None:
-    """Trains a new pair for the epochs of the monitor."""
+def train(
+    images: np.ndarray, monitor: Monitor, weight: float, steps: int, seed: int
+) -> WassersteinGAN:
+    """A new pair, trained for the epochs of the monitor."""
     keras.utils.set_random_seed(seed)
-    gan = WassersteinGAN(make_generator(), make_critic(), seed)
 
     def adam(updates: int) -> keras.optimizers.Optimizer:
         rate = keras.optimizers.schedules.PolynomialDecay(LEARNING_RATE, updates, 0.0)
         return keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.9)
 
     updates = monitor.epochs * steps
-    gan.compile(adam(updates), adam(CRITIC_STEPS * updates), weight)
-    dataset = tf.data.Dataset.from_tensor_slices(images).shuffle(len(images), seed).repeat()
-    dataset = dataset.batch(CRITIC_STEPS * BATCH_SIZE, drop_remainder=True)
-    gan.fit(
-        dataset,
-        epochs=monitor.epochs,
-        steps_per_epoch=steps,
-        shuffle=False,
-        verbose=0,
-        callbacks=[monitor],
-    )
+    gan = WassersteinGAN(adam(updates), adam(CRITIC_STEPS * updates), weight, seed)
+    for _ in range(monitor.epochs):
+        logs = []
+        for _ in range(steps):
+            batch = gan.rng.choice(images, CRITIC_STEPS * BATCH_SIZE, replace=False)
+            logs += gan.train_step(batch)
+        monitor.measure(gan, logs)
+    return gan
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -200,8 +203,8 @@ def main(argv: list[str] | None = None) -> None:
     data = load()
     images, real = np.concatenate([data.train[0], data.validation[0]]), data.test[0]
     monitor = Monitor(real, options.epochs)
-    train(images, monitor, options.weight, options.steps, options.seed)
-    generated = monitor.images()
+    gan = train(images, monitor, options.weight, options.steps, options.seed)
+    generated = monitor.images(gan)
     reached = precision_and_recall(real, images[: len(real)])
     print(
         f"\nReal images in the place of the generated ones: precision {reached[0]:.3g}, "

@@ -3,12 +3,18 @@
 import csv
 import math
 
+import keras
 import matplotlib.image
+import numpy as np
 import pytest
+from networks import cross_entropies, jacobians, logits_loss, predictions, use_float64
 from scripts import FOLDER, check_done, check_refused, load, run
+
+import keras_gbr as gbr
 
 pytest.importorskip("art")
 
+BACKEND = keras.backend.backend()
 SCRIPT = "compare_methods.py"
 METHODS = ["plain", "l2", "enc-22", "weight-norm", "jacobian"]
 MEASURES = [
@@ -60,6 +66,28 @@ def test_compare_methods_writes_a_table_and_a_figure(tmp_path):
     assert height > 200
 
 
+def test_the_attack_moves_every_pixel_by_the_sign_of_the_loss_gradient(monkeypatch):
+    """Against central differences of the cross entropy, and within [0, 1]."""
+    use_float64()
+    from art.attacks.evasion import FastGradientMethod
+
+    inputs = keras.Input((3, 4, 1))
+    hidden = keras.layers.Dense(6, activation="tanh")(keras.layers.Flatten()(inputs))
+    network = gbr.GBRModel(inputs, keras.layers.Dense(3)(hidden))
+    network.compile(loss=logits_loss())
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((10, 3, 4, 1)).astype("float32"), rng.integers(0, 3, 10)
+    classifier = load("compare_attack", monkeypatch).Classifier(network, 3)
+    moved = FastGradientMethod(classifier, eps=0.2, batch_size=4).generate(images, labels)
+
+    def losses(x):
+        return cross_entropies(predictions(network, x), labels)
+
+    signs = np.sign(jacobians(losses, images.astype("float64"))).reshape(images.shape)
+    np.testing.assert_allclose(moved, np.clip(images + 0.2 * signs, 0, 1), atol=1e-6)
+    assert np.ptp(moved - images) > 0.3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -80,10 +108,24 @@ def test_bad_arguments_stop_the_comparison_before_it_trains(
     check_refused(load(SCRIPT, monkeypatch), arguments, message, capsys)
 
 
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="there they run")
+@pytest.mark.parametrize("script", ["multi_worker.py", "implicit_regularization.py"])
+def test_what_needs_tensorflow_says_so(script, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", BACKEND)
+    message = f"Received: KERAS_BACKEND={BACKEND}"
+    check_refused(load(script, monkeypatch), [], message, capsys)
+
+
 def test_a_missing_package_is_named_with_the_way_to_install_it(monkeypatch):
     tools = load("example_tools", monkeypatch)
-    with (
-        pytest.raises(SystemExit, match=r"^some.py: error: the package 'no_such_package' .*pip"),
-        tools.quiet_imports("examples/some.py"),
-    ):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    message = r"^some.py: error: the package 'no_such_package' .*pip install .*\[jax,examples\]"
+    with pytest.raises(SystemExit, match=message), tools.quiet_imports("examples/some.py"):
         import no_such_package  # noqa: F401
+
+
+def test_data_of_tfds_without_tensorflow_are_refused_with_the_way_to_install_it(monkeypatch):
+    data = load("compare_data", monkeypatch)
+    monkeypatch.setattr(data, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install tensorflow. Received: 'cifar10'"):
+        data.load("cifar10")
