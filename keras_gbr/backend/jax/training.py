@@ -59,7 +59,7 @@ class Trainer:
         return super()._make_function(step_function, *args, **kwargs)  # type: ignore[misc]
 
 
-def _train_step(model: Any, state: _State, data: Any) -> tuple[dict[str, Any], _State]:
+def _train_step(model: Any, state: _State, data: Any) -> tuple[dict[str, Any], Any]:
     """One forward pass for the loss and the penalties of this step, one update."""
     terms = model._terms
     if len(terms.kinds) == 1:
@@ -87,7 +87,8 @@ def _train_step(model: Any, state: _State, data: Any) -> tuple[dict[str, Any], _
         terms.checked = list(flags)
         after = jax.tree.map(functools.partial(jnp.where, jnp.all(found)), after, state)
         logs = {**logs, _FINITE: found}
-    return logs, after
+    # Keras gives a tuple for the places of the state on several devices.
+    return logs, tuple(after)
 
 
 def _gradients_of_kind(model: Any, state: _State, data: Any, kind: int) -> tuple[Any, ...]:
