@@ -56,8 +56,8 @@ test-tensorflow: $(COMMON)-tensorflow  ## only the tests of this backend
 		part 'not matrix'; rest=$$?; part matrix; \
 		case "$$rest $$?" in '0 0'|'0 5'|'5 0') ;; *) exit 1;; esac
 
-# The contract, the penalties and the demo. All other files run there, too, but take long, as JAX
-# compiles what each of them calls: `make test-jax ELSEWHERE=tests`.
+# The contract, the penalties and the demo. The other files take long there, as JAX compiles what
+# each of them calls: `make test-jax ELSEWHERE=tests`.
 ELSEWHERE := $(patsubst %,tests/test_%.py,contract penalties input_gradient adversarial numerics \
 	regularizers constraints examples)
 
