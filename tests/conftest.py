@@ -31,21 +31,22 @@ if BACKEND == "torch":
     # Small tensors gain nothing from more, and processes side by side wait for each other's.
     torch.set_num_threads(1)
 
-# What is about TensorFlow alone: strategies, exports, graphs without second derivatives.
-collect_ignore = (
-    []
-    if BACKEND == "tensorflow"
-    else [
-        *(
-            "test_distribute.py",
-            "test_backends.py",  # runs all of them itself
-            "test_exports.py",
-            "test_multi_worker.py",
-            "test_onnx.py",
-            "test_second_derivatives.py",
-        ),
-    ]
-)
+# What is about one backend alone: strategies, exports, graphs without second derivatives, devices.
+# test_backends.py runs all of them itself.
+FILES_OF = {
+    "tensorflow": [
+        "backends",
+        "distribute",
+        "exports",
+        "multi_worker",
+        "onnx",
+        "second_derivatives",
+    ],
+    "jax": ["jax"],
+}
+collect_ignore = [
+    f"test_{name}.py" for backend, names in FILES_OF.items() if backend != BACKEND for name in names
+]
 
 # Derandomised: the same examples on every machine, so a failure is a change of the code. The
 # precision that a fixture sets is meant for all examples. JAX compiles for every shape anew.
