@@ -58,8 +58,8 @@ test-tensorflow: $(COMMON)-tensorflow  ## only the tests of this backend
 
 # The contract, the penalties and the demo. The other files take long there, as JAX compiles what
 # each of them calls: `make test-jax ELSEWHERE=tests`.
-ELSEWHERE := $(patsubst %,tests/test_%.py,contract penalties input_gradient adversarial numerics \
-	regularizers constraints examples)
+ELSEWHERE = $(patsubst %,tests/test_%.py,contract penalties input_gradient adversarial numerics \
+	regularizers constraints gaussian examples $(filter jax,$*))
 
 test-jax test-torch: test-%: $(COMMON)-%  ## likewise
 	@echo 'Tests on $*'
