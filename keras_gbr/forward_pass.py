@@ -238,6 +238,16 @@ class ForwardPass:
             ]
         return self._taken[of, at]
 
+    def forget(self) -> None:
+        """Lets go of the gradients, whose functions may hold this pass in turn.
+
+        Where nothing else holds it, its memory is then free at once, and not when Python next
+        looks for such cycles.
+        """
+        self._taken.clear()
+        for part in self._parts.values():
+            part.forget()
+
     def parameter_gradients(self, of: Callable[[Any], Any]) -> list[Any]:
         """The gradient of a function of the outputs with respect to the trainable parameters.
 

@@ -105,6 +105,7 @@ class Terms:
                 continue
             # Gradients are summed over replicas, and so are the losses of each.
             loss = loss + weight / backend.num_replicas() * value
+        forward.forget()
         return loss
 
 
