@@ -56,14 +56,15 @@ test-tensorflow: $(COMMON)-tensorflow  ## only the tests of this backend
 		part 'not matrix'; rest=$$?; part matrix; \
 		case "$$rest $$?" in '0 0'|'0 5'|'5 0') ;; *) exit 1;; esac
 
-# The contract, the penalties and the demo. The other files take long there, as JAX compiles what
-# each of them calls: `make test-jax ELSEWHERE=tests`.
-ELSEWHERE = $(patsubst %,tests/test_%.py,contract penalties input_gradient adversarial numerics \
-	regularizers constraints gaussian examples $(filter jax,$*))
+# Everything but what is about TensorFlow. JAX compiles what each test calls, and that takes long:
+# there it is the contract, the penalties and the demo, and more by `make test-jax FILES=tests`.
+test-torch: FILES = tests
+test-jax: FILES = $(patsubst %,tests/test_%.py,contract penalties input_gradient adversarial \
+	numerics regularizers constraints gaussian memory examples jax)
 
 test-jax test-torch: test-%: $(COMMON)-%  ## likewise
 	@echo 'Tests on $*'
-	@$(PYTEST) $(ELSEWHERE) $(ARGS)
+	@$(PYTEST) $(FILES) $(ARGS)
 
 lint: $(COMMON)  ## check style and types
 	$(PY) -m ruff check .
