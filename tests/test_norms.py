@@ -12,7 +12,6 @@ import oracles
 import pytest
 from calls import (
     BACKEND,
-    BACKEND,
     MODES,
     USUAL,
     deviation,
