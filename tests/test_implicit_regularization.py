@@ -2,20 +2,16 @@
 
 import csv
 
-import keras
 import matplotlib.image
 import numpy as np
 import pytest
+from calls import tensorflow_only
 from networks import use_float64
 from scripts import check_done, check_refused, load, run
 
 pytest.importorskip("scipy")
 
 SCRIPT = "implicit_regularization.py"
-on_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow",
-    reason="the command line refuses backends on which Keras has no full double precision",
-)
 UNITS = 3
 X = np.linspace(-1, 1, 6)[:, None]
 Y = np.sin(3 * X)
@@ -96,7 +92,7 @@ def test_the_penalty_leads_small_steps_along_the_path_of_large_ones(example):
     assert np.all(apart["explicit"][4:] < 0.2 * apart["small"][4:])
 
 
-@on_tensorflow
+@tensorflow_only  # Elsewhere Keras has no full double precision.
 def test_the_example_writes_a_table_and_a_figure(tmp_path):
     done = run(SCRIPT, "--smoke", "--output", tmp_path / "new")
     check_done(done)
@@ -112,7 +108,7 @@ def test_the_example_writes_a_table_and_a_figure(tmp_path):
     assert height > 400
 
 
-@on_tensorflow
+@tensorflow_only  # Elsewhere Keras has no full double precision.
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -71,7 +71,7 @@ def build(name, kind):
     penalty, model_class = PENALTIES.get(name, (None, "GBRModel"))
     model = model_around(kind, layer)
     outputs = model.output
-    if name == "Jacobian":  # Exact, since XLA draws other numbers, hence of one output.
+    if name == "Jacobian":  # Exact, hence of one output.
         outputs = ops.mean(layers.Flatten()(outputs), axis=1, keepdims=True)
     model = MODELS[model_class](model.input, outputs)
     # Token ids have no gradient: there it is taken behind the layer.

@@ -70,8 +70,7 @@ def gradients(
         outputs: Tensors.
         wrt: Tensors that they were computed from.
         cotangents: Tensors like `outputs`; ones by default.
-        create_graph: Whether the gradients are differentiable themselves. If not, what was
-            recorded may be used up.
+        create_graph: Whether the gradients are differentiable themselves.
 
     Raises:
         MissingSecondDerivativeError: They pass an operation that has none.
