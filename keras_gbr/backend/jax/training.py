@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import keras
 
 from keras_gbr.backend.finite import checked_values, not_finite
+from keras_gbr.backend.steps import penalized
 from keras_gbr.sandbox import Sandbox
 
 # The key of the logs that hold what was found finite.
@@ -108,10 +109,7 @@ def _gradients(model: Any, state: _State, data: Any) -> tuple[Any, ...]:
     def scaled_loss(trainable: list[Any]) -> tuple[Any, Any]:
         before = state._replace(trainable_variables=trainable)
         with Sandbox(_pairs(model, before), collect_losses=True) as sandbox:
-            forward = model.forward_pass(x, y, sample_weight, training=True)
-            loss = model._compute_loss(x, y, forward.y_pred, sample_weight, training=True)
-            values = {"the loss": loss}
-            loss = model.penalized_loss(loss, forward, values)
+            forward, loss, values = penalized(model, x, y, sample_weight)
             model._loss_tracker.update_state(loss, sample_weight=forward.batch_size)
             logs = model.compute_metrics(x, y, forward.y_pred, sample_weight=sample_weight)
             scaled = model.optimizer.scale_loss(loss)

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_gbr import _validation as check
+from keras_gbr.backend.steps import StatefulTrainer, penalized
 from keras_gbr.backend.tensorflow import distribution, numerics, second_derivatives
 from keras_gbr.backend.tensorflow.autodiff import switch
 
@@ -38,18 +39,25 @@ def jit_compile(asked: bool | str, penalties: bool, check_numerics: bool) -> boo
     return False
 
 
-class Trainer:
+class Trainer(StatefulTrainer):
     """What the backend puts between the `GBRMixin` and `keras.Model`."""
 
-    def train_step(self, data: Any) -> dict[str, Any]:
-        """One step of `fit`, see `keras.Model.train_step`."""
-        if self.penalties or self._terms.check_numerics:  # type: ignore[attr-defined]
-            return _train_step(self, data)
-        return super().train_step(data)  # type: ignore[misc]
-
-    def test_step(self, data: Any) -> dict[str, Any]:
-        """One step of `evaluate`; the penalties are no part of it."""
-        return self.without_penalties(super().test_step(data))  # type: ignore[attr-defined, misc]
+    def penalized_step(self: Any, data: Any) -> dict[str, Any]:
+        """One forward pass for the loss and the penalties of this step, one update."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        terms = self._terms
+        if tf.executing_eagerly() and terms.penalties and not terms.traced:
+            second_derivatives.require_of(lambda: _differentiable(self, x, y, sample_weight)[1])
+            terms.traced = True
+        state = numerics.state(self) if terms.check_numerics else []
+        compute = _gradients if len(terms.kinds) == 1 else _gradients_of_kind
+        gradients, values, logs = compute(self, x, y, sample_weight)
+        checks = []
+        if terms.check_numerics:
+            checks = numerics.require_finite(gradients, values, self, state)
+        with tf.control_dependencies(checks):
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        return logs
 
     def make_train_function(self, force: bool = False) -> Any:
         """Compiles the step of `fit`; called by Keras before the first one."""
@@ -89,28 +97,10 @@ class Trainer:
         distribution.prepare(self)
 
 
-def _train_step(model: Any, data: Any) -> dict[str, Any]:
-    """One forward pass for the loss and the penalties of this step, one update."""
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    terms = model._terms
-    if tf.executing_eagerly() and terms.penalties and not terms.traced:
-        second_derivatives.require_of(lambda: _penalized(model, x, y, sample_weight)[1])
-        terms.traced = True
-    state = numerics.state(model) if terms.check_numerics else []
-    compute = _gradients if len(terms.kinds) == 1 else _gradients_of_kind
-    gradients, values, logs = compute(model, x, y, sample_weight)
-    checks = []
-    if terms.check_numerics:
-        checks = numerics.require_finite(gradients, values, model, state)
-    with tf.control_dependencies(checks):
-        model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
-    return logs
-
-
 def _gradients(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
     """Everything of a step but the update: gradients, what the loss consists of, and logs."""
     with tf.GradientTape() as tape:
-        forward, loss, values = _penalized(model, x, y, sample_weight)
+        forward, loss, values = _differentiable(model, x, y, sample_weight)
         model._loss_tracker.update_state(
             loss * distribution.num_replicas(), sample_weight=forward.batch_size
         )
@@ -145,12 +135,11 @@ def _gradients_of_kind(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[
     return [g if i in terms.reached else None for i, g in enumerate(gradients)], values, logs
 
 
-def _penalized(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """The forward pass of a step, the loss with its penalties, and what that consists of."""
-    forward = model.forward_pass(x, y, sample_weight, training=True)
-    loss = model._compute_loss(x, y, forward.y_pred, sample_weight, training=True)
-    values = {"the loss": loss}
-    loss = model.penalized_loss(loss, forward, values)
+def _differentiable(
+    model: Any, x: Any, y: Any, sample_weight: Any
+) -> tuple[Any, Any, dict[str, Any]]:
+    """As `penalized`; in a graph, what has no second derivative is refused."""
+    forward, loss, values = penalized(model, x, y, sample_weight)
     if model.penalties and not tf.executing_eagerly():
         second_derivatives.require(loss, model)
     return forward, loss, values

@@ -63,6 +63,7 @@ def gradients(
     wrt: list[Any],
     cotangents: list[Any] | None = None,
     create_graph: bool = False,
+    retain_graph: bool = True,
 ) -> list[Any]:
     """The gradients of tensors, `None` where they do not depend on one.
 
@@ -71,6 +72,8 @@ def gradients(
         wrt: Tensors that they were computed from.
         cotangents: Tensors like `outputs`; ones by default.
         create_graph: Whether the gradients are differentiable themselves.
+        retain_graph: Whether other gradients of `outputs` are to follow. If not, the memory of
+            what they were computed from is free while these are taken.
 
     Raises:
         MissingSecondDerivativeError: They pass an operation that has none.
@@ -88,7 +91,7 @@ def gradients(
                 [output for output, _ in pairs],
                 reachable,
                 [cotangent for _, cotangent in pairs],
-                retain_graph=True,
+                retain_graph=retain_graph,
                 create_graph=create_graph,
                 allow_unused=True,
             )

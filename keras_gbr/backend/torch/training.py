@@ -8,6 +8,7 @@ import torch
 
 from keras_gbr import _validation as check
 from keras_gbr.backend.finite import checked_values, not_finite
+from keras_gbr.backend.steps import StatefulTrainer, penalized
 from keras_gbr.backend.torch.autodiff import gradients
 
 
@@ -35,42 +36,31 @@ def jit_compile(asked: bool | str, penalties: bool, check_numerics: bool) -> boo
     return asked
 
 
-class Trainer:
+class Trainer(StatefulTrainer):
     """What the backend puts between the `GBRMixin` and `keras.Model`."""
 
-    def train_step(self, data: Any) -> dict[str, Any]:
-        """One step of `fit`, see `keras.Model.train_step`."""
-        if self.penalties or self._terms.check_numerics:  # type: ignore[attr-defined]
-            return _train_step(self, data)
-        return super().train_step(data)  # type: ignore[misc]
-
-    def test_step(self, data: Any) -> dict[str, Any]:
-        """One step of `evaluate`; the penalties are no part of it."""
-        return self.without_penalties(super().test_step(data))  # type: ignore[attr-defined, misc]
-
-
-def _train_step(model: Any, data: Any) -> dict[str, Any]:
-    """One forward pass for the loss and the penalties of this step, one update."""
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    terms = model._terms
-    before = _state(model) if terms.check_numerics else []
-    several = len(terms.kinds) > 1
-    kind = int(terms.kind_of(model.optimizer.iterations)) if several else 0
-    with terms.restricted_to(kind) if several else nullcontext():
-        forward = model.forward_pass(x, y, sample_weight, training=True)
-        loss = model._compute_loss(x, y, forward.y_pred, sample_weight, training=True)
-        values = {"the loss": loss}
-        loss = model.penalized_loss(loss, forward, values)
-    model._loss_tracker.update_state(loss, sample_weight=forward.batch_size)
-    weights = model.trainable_weights
-    found = gradients([model.optimizer.scale_loss(loss)], [weight.value for weight in weights])
-    if several:
-        found = _with_zeros(terms, found, weights)
-    if terms.check_numerics:
-        _require_finite(model, found, values, before)
-    with torch.no_grad():
-        model.optimizer.apply(found, weights)
-    return model.compute_metrics(x, y, forward.y_pred, sample_weight=sample_weight)
+    def penalized_step(self: Any, data: Any) -> dict[str, Any]:
+        """One forward pass for the loss and the penalties of this step, one update."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        terms, weights = self._terms, self.trainable_weights
+        before = _state(self) if terms.check_numerics else []
+        several = len(terms.kinds) > 1
+        kind = int(terms.kind_of(self.optimizer.iterations)) if several else 0
+        with terms.restricted_to(kind) if several else nullcontext():
+            forward, loss, values = penalized(self, x, y, sample_weight)
+        self._loss_tracker.update_state(loss, sample_weight=forward.batch_size)
+        found = gradients(
+            [self.optimizer.scale_loss(loss)],
+            [weight.value for weight in weights],
+            retain_graph=False,
+        )
+        if several:
+            found = _with_zeros(terms, found, weights)
+        if terms.check_numerics:
+            _require_finite(self, found, values, before)
+        with torch.no_grad():
+            self.optimizer.apply(found, weights)
+        return self.compute_metrics(x, y, forward.y_pred, sample_weight=sample_weight)
 
 
 def _with_zeros(terms: Any, found: list[Any], weights: list[Any]) -> list[Any]:
