@@ -64,7 +64,7 @@ test-jax: FILES = $(patsubst %,tests/test_%.py,contract penalties input_gradient
 
 test-jax test-torch: test-%: $(COMMON)-%  ## likewise
 	@echo 'Tests on $*'
-	@$(PYTEST) $(FILES) $(ARGS)
+	@$(PYTEST) $(FILES) $(ARGS) || [ $$? = 5 ]
 
 lint: $(COMMON)  ## check style and types
 	$(PY) -m ruff check .

@@ -1,5 +1,6 @@
 """The model mixin that trains with penalties."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -174,8 +175,12 @@ class GBRMixin(backend.Trainer):
         return backend.portable(config)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles the model as `get_compile_config` describes and builds the optimizer."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        """Compiles the model as `get_compile_config` describes and builds the optimizer.
+
+        Where the backend in use cannot compile the steps as those of the backend were that has
+        saved the model, a warning says so, and they run as by `jit_compile="auto"`.
+        """
+        self.compile(**_possible(keras.saving.deserialize_keras_object(config)))
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
 
@@ -238,6 +243,22 @@ def _with_jit_compile(
     if is_positional:
         return (*args[:position], resolved, *args[position + 1 :]), kwargs
     return args, {**kwargs, "jit_compile": resolved}
+
+
+def _possible(settings: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `compile` of a saved model, with a `jit_compile` that the backend has."""
+    asked = settings.get("jit_compile", "auto")
+    try:
+        penalties, check_numerics = settings.get("penalties"), settings.get("check_numerics")
+        backend.jit_compile(asked, bool(penalties), bool(check_numerics))
+    except ValueError as error:
+        warnings.warn(
+            f"The saved model was compiled with jit_compile={asked!r} and goes on with "
+            f'jit_compile="auto". {error}',
+            stacklevel=2,
+        )
+        return settings | {"jit_compile": "auto"}
+    return settings
 
 
 def _checked(penalties: Any) -> list[Penalty]:

@@ -30,7 +30,8 @@ class Terms:
         # What `compile` was asked for: "auto" means something else under another backend.
         self.jit_compile: bool | str = "auto"
         self.metrics = [keras.metrics.Mean(name=penalty.name) for penalty in penalties]
-        self.traced = False
+        # The kinds of step that were looked through for what has no second derivative.
+        self.examined: set[int] = set()
         # What `check_numerics` looks at, in the order of its findings.
         self.checked: list[str] = []
         # The trainable weights, by number, that steps of some kind have a gradient for.
@@ -39,8 +40,12 @@ class Terms:
         self.kinds = step_kinds(self._intervals)
         self._local = threading.local()
 
-    def kind_of(self, step: Any) -> Any:
-        """The number of the kind of a step.
+    def kind_of(self, step: int) -> int:
+        """The number of the kind of a step, of which the number of updates so far is known."""
+        return self.kinds.index(frozenset(k for k in self._intervals if step % k == 0))
+
+    def traced_kind_of(self, step: Any) -> Any:
+        """The same within a graph.
 
         Args:
             step: Scalar integer tensor, the number of updates so far.

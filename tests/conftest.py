@@ -43,6 +43,7 @@ FILES_OF = {
         "second_derivatives",
     ],
     "jax": ["jax"],
+    "torch": ["torch"],
 }
 collect_ignore = [
     f"test_{name}.py" for backend, names in FILES_OF.items() if backend != BACKEND for name in names

@@ -205,7 +205,8 @@ def test_the_kinds_of_step_are_those_that_occur(intervals):
 @given(st.lists(st.integers(1, 6), max_size=3), st.integers(0, 10_000))
 def test_every_step_has_the_penalties_whose_interval_ends_there(intervals, step):
     terms = Terms([gbr.InputGradient(1.0, interval=k) for k in intervals])
-    with terms.restricted_to(int(terms.kind_of(step))):
+    assert number(terms.traced_kind_of(step)) == terms.kind_of(step)
+    with terms.restricted_to(terms.kind_of(step)):
         due = [penalty.interval for penalty, _ in terms._due()]
     assert due == [k for k in intervals if step % k == 0]
 

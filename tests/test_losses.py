@@ -119,3 +119,23 @@ def test_a_masked_step_has_no_part_in_the_penalty():
 
     reference = (jacobians(losses, STEPS[1:2, :3]) ** 2).sum()
     np.testing.assert_allclose(value, reference, rtol=1e-6)
+
+
+def test_padding_has_no_part_in_a_step():
+    """Tokens through an LSTM with a loss of each step, against the sentence without padding."""
+    use_float64()
+    tokens, classes = np.array([[3, 1, 4, 0, 0]]), CLASSES[1:2]
+    ids = keras.Input((None,), dtype="int32")
+    x = layers.Embedding(7, 3, mask_zero=True, name="tokens")(ids)
+    x = layers.Dense(3)(layers.LSTM(4, return_sequences=True)(x))
+    model = gbr.GBRModel(ids, x)
+    model.compile("sgd", logits_loss(), penalties=[gbr.InputGradient(1.0, at="tokens")])
+    before = model.get_weights()
+    results = []
+    for length in (5, 3):
+        model.set_weights(before)
+        logs = model.train_on_batch(tokens[:, :length], classes[:, :length], return_dict=True)
+        results.append([logs["loss"], logs["input_gradient"], *model.get_weights()])
+    assert results[0][1] > 0
+    for padded, alone in zip(*results, strict=True):
+        np.testing.assert_allclose(padded, alone, rtol=1e-6, atol=1e-9)

@@ -7,7 +7,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from calls import LOOPS, to_numpy
+from calls import LOOPS, STEPS, assert_close, to_numpy
 from datasets import MAKERS
 from keras import layers
 from networks import batch, logits_loss, use_float64
@@ -29,7 +29,6 @@ def network(cls=gbr.GBRModel):
 
 
 def penalties(weight=0.1):
-    # The exact Jacobian: XLA draws other random directions.
     return [gbr.Jacobian(weight, num_projections=None), gbr.InputGradient(weight)]
 
 
@@ -124,6 +123,51 @@ def test_with_weight_zero_a_model_trains_as_a_plain_one(mode, data, optimizer, p
         np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol)
     for name, values in plain_history.items():
         np.testing.assert_allclose(history[name], values, rtol=rtol)
+
+
+@keras.saving.register_keras_serializable("tests")
+class WithLoss(layers.Layer):
+    """A layer that adds a loss of its own."""
+
+    def call(self, x):
+        self.add_loss(0.1 * keras.ops.mean(keras.ops.square(x)))
+        return x
+
+
+def with_all_that_layers_add(cls, **settings):
+    """A compiled model with losses, random numbers and averages of its layers."""
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input((6,))
+    x = layers.Dense(5, kernel_regularizer="l2", activity_regularizer="l2")(inputs)
+    x = layers.Dropout(0.5, seed=3)(layers.BatchNormalization()(x))
+    x = layers.GaussianNoise(0.1, seed=4)(WithLoss()(x))
+    model = cls(inputs, layers.Dense(3)(x))
+    model.compile(keras.optimizers.SGD(0.1), logits_loss(), **settings)
+    return model
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+@pytest.mark.parametrize("mode", STEPS)
+def test_what_layers_add_to_a_step_counts_once(mode, weight):
+    """Also where penalties run the model a second time."""
+    plain = with_all_that_layers_add(keras.Model, **STEPS[mode])
+    penalties = [
+        gbr.InputGradient(weight),
+        gbr.InputGradient(weight, method="finite_difference", name="differences"),
+        gbr.Jacobian(weight, num_projections=None, fraction=0.5),
+    ]
+    model = with_all_that_layers_add(gbr.GBRModel, penalties=penalties, **STEPS[mode])
+    expected = plain.train_on_batch(X, Y, return_dict=True)["loss"]
+    logs = model.train_on_batch(X, Y, return_dict=True)
+    added = weight * sum(logs[penalty.name] for penalty in penalties)
+    assert_close(logs["loss"], expected + added, rtol=1e-6)
+    # Averages of batch normalisation and the states of the random numbers.
+    pairs = [(model.non_trainable_variables, plain.non_trainable_variables)]
+    if weight == 0:
+        pairs.append((model.trainable_variables, plain.trainable_variables))
+    for actual, wanted in pairs:
+        for one, other in zip(actual, wanted, strict=True):
+            assert_close(one, other, rtol=1e-6, atol=1e-7)
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """The train step, a function of the state of the model."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -60,24 +61,27 @@ class Trainer:
         return super()._make_function(step_function, *args, **kwargs)  # type: ignore[misc]
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["batch"], meta_fields=["kind"])
+@dataclasses.dataclass(frozen=True)
+class _OfKind:
+    """A batch for a step of one kind. Each kind is a program of its own.
+
+    As branches of one, they would be tens of times slower on CPUs, where XLA gives up its fast
+    convolutions inside of branches.
+    """
+
+    batch: Any
+    kind: int
+
+
 def _train_step(model: Any, state: _State, data: Any) -> tuple[dict[str, Any], Any]:
     """One forward pass for the loss and the penalties of this step, one update."""
     terms = model._terms
-    if len(terms.kinds) == 1:
-        gradients, values, logs, updated = _gradients(model, state, data)
+    if isinstance(data, _OfKind):
+        with terms.restricted_to(data.kind):
+            gradients, values, logs, updated = _gradients(model, state, data.batch)
     else:
-        # The whole of it is in the branch: a branch with the penalties alone would, in steps
-        # without them, feed zeros into the gradient of every activation.
-        with Sandbox(_pairs(model, state)):
-            kind = terms.kind_of(model.optimizer.iterations)
-        branches = [
-            functools.partial(_gradients_of_kind, model, state, data, number)
-            for number in range(len(terms.kinds))
-        ]
-        # A step that runs eagerly knows its kind; a switch would compile every branch each time.
-        is_known = not isinstance(kind, jax.core.Tracer)
-        results = branches[int(kind)]() if is_known else jax.lax.switch(kind, branches)
-        gradients, values, logs, updated = results
+        gradients, values, logs, updated = _gradients(model, state, data)
     trainable, optimizer = model.optimizer.stateless_apply(
         state.optimizer_variables, gradients, state.trainable_variables
     )
@@ -90,11 +94,6 @@ def _train_step(model: Any, state: _State, data: Any) -> tuple[dict[str, Any], A
         logs = {**logs, _FINITE: found}
     # Keras gives a tuple for the places of the state on several devices.
     return logs, tuple(after)
-
-
-def _gradients_of_kind(model: Any, state: _State, data: Any, kind: int) -> tuple[Any, ...]:
-    with model._terms.restricted_to(kind):
-        return _gradients(model, state, data)
 
 
 def _gradients(model: Any, state: _State, data: Any) -> tuple[Any, ...]:
@@ -157,7 +156,7 @@ def _run(model: Any, step: Callable[..., Any], state: Any, data: Any) -> tuple[A
         FloatingPointError: The step has found a number that is not finite.
     """
     try:
-        logs, after = step(state, data)
+        logs, after = step(state, _with_kind(model, state, data))
     except Exception:
         _give_back(model, state)
         raise
@@ -169,9 +168,26 @@ def _run(model: Any, step: Callable[..., Any], state: Any, data: Any) -> tuple[A
     raise FloatingPointError(not_finite(model._terms.checked[int(jnp.argmin(found))]))
 
 
+def _is_of_training(state: Any) -> bool:
+    return len(state) == len(_State._fields)
+
+
+def _with_kind(model: Any, state: Any, data: Any) -> Any:
+    """The batch, with the kind of the step where steps differ.
+
+    A train step of one's own, which would not know what that is, has every penalty in every
+    step, without weight where it is not due.
+    """
+    terms, is_own = model._terms, type(model).train_step is not Trainer.train_step
+    if len(terms.kinds) == 1 or is_own or not _is_of_training(state):
+        return data
+    ids = [id(variable) for variable in model.optimizer.variables]
+    step = _State(*state).optimizer_variables[ids.index(id(model.optimizer.iterations))]
+    return _OfKind(data, terms.kind_of(int(step)))
+
+
 def _give_back(model: Any, state: Any) -> None:
     """Gives the variables the values of the state of a train step, if they are there."""
-    is_of_training = len(state) == len(_State._fields)
-    if is_of_training and not any(array.is_deleted() for array in jax.tree.leaves(state)):
+    if _is_of_training(state) and not any(array.is_deleted() for array in jax.tree.leaves(state)):
         model._jax_state, model._jax_state_synced = _State(*state)._asdict(), False
         model.jax_state_sync()

@@ -46,9 +46,9 @@ class Trainer(StatefulTrainer):
         """One forward pass for the loss and the penalties of this step, one update."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         terms = self._terms
-        if tf.executing_eagerly() and terms.penalties and not terms.traced:
+        if tf.executing_eagerly() and terms.penalties and not terms.examined:
             second_derivatives.require_of(lambda: _differentiable(self, x, y, sample_weight)[1])
-            terms.traced = True
+            terms.examined.update(range(len(terms.kinds)))
         state = numerics.state(self) if terms.check_numerics else []
         compute = _gradients if len(terms.kinds) == 1 else _gradients_of_kind
         gradients, values, logs = compute(self, x, y, sample_weight)
@@ -79,7 +79,12 @@ class Trainer(StatefulTrainer):
         functions = [
             self._make_function(functools.partial(step, kind)) for kind in range(len(terms.kinds))
         ]
-        return lambda data: functions[int(terms.kind_of(self.optimizer.iterations))](data)  # type: ignore[attr-defined]
+
+        def function_of_kinds(data: Any) -> Any:
+            step = keras.ops.convert_to_tensor(self.optimizer.iterations)  # type: ignore[attr-defined]
+            return functions[terms.kind_of(int(step))](data)
+
+        return function_of_kinds
 
     def make_predict_function(self, force: bool = False) -> Any:
         """Compiles the step of `predict`; called by Keras before the first one."""
@@ -131,7 +136,7 @@ def _gradients_of_kind(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[
         gradients, values, logs = branch(terms.current)
     else:
         branches = [functools.partial(branch, kind) for kind in range(len(terms.kinds))]
-        gradients, values, logs = switch(terms.kind_of(model.optimizer.iterations), branches)
+        gradients, values, logs = switch(terms.traced_kind_of(model.optimizer.iterations), branches)
     return [g if i in terms.reached else None for i, g in enumerate(gradients)], values, logs
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from keras_gbr.backend.masks import mask_of, with_mask
@@ -41,11 +42,15 @@ def vjp(
     def pullback(cotangent: Any, wrt: list[Any]) -> list[Any]:
         replaced = {id(each): source for each, source in zip(inputs, sources, strict=True)}
         tensors = [each.value if isinstance(each, keras.Variable) else each for each in wrt]
+        cotangents, records = keras.tree.flatten(cotangent), torch.is_grad_enabled()
+        if records:
+            # Were they constants, nothing would tell of a gradient that could not be recorded.
+            cotangents = [_differentiable(each) for each in cotangents]
         return gradients(
             keras.tree.flatten(output),
             [replaced.get(id(each), each) for each in tensors],
-            keras.tree.flatten(cotangent),
-            create_graph=torch.is_grad_enabled(),
+            cotangents,
+            create_graph=records,
         )
 
     return output, watched, pullback
@@ -56,6 +61,10 @@ def _source(tensor: Any) -> Any:
     if tensor.requires_grad:
         return with_mask(tensor.view_as(tensor), mask_of(tensor))
     return with_mask(tensor.detach().requires_grad_(), mask_of(tensor))
+
+
+def _differentiable(tensor: Any) -> Any:
+    return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
 
 
 def gradients(
@@ -97,14 +106,9 @@ def gradients(
             )
         )
     except RuntimeError as error:
-        if "derivative" not in str(error) and "once_differentiable" not in str(error):
+        if "derivative" not in str(error):
             raise
-        raise MissingSecondDerivativeError(
-            "A penalty needs second derivatives, and PyTorch has none for an operation of the "
-            "model. Replace the operation by one that has, or take "
-            'InputGradient(method="finite_difference"), which needs none. '
-            f"Received: {error}"
-        ) from error
+        raise _missing(str(error)) from error
     return [next(found) if tensor.requires_grad else None for tensor in wrt]
 
 
@@ -120,4 +124,49 @@ def compiled(function: Callable[..., Any], model: keras.Model) -> Callable[..., 
 
 
 def require_second_derivatives(loss: Any, model: keras.Model) -> None:
-    """Nothing: PyTorch says itself, in the gradient of a step, what it cannot differentiate."""
+    """Refuses a loss through gradients that were computed by functions without a derivative.
+
+    PyTorch puts an error in the place of such a derivative, and `torch.autograd.grad` leaves out
+    what leads to none of the tensors asked for, as that does. What has none for other reasons,
+    PyTorch says itself when it comes to it.
+
+    Args:
+        loss: Scalar tensor, recorded.
+        model: The model.
+
+    Raises:
+        MissingSecondDerivativeError: There is such a function.
+    """
+    nodes = _nodes_of(loss.grad_fn)
+    if any(node.name().endswith("::Error") for node in nodes):
+        functions = {getattr(type(node), "_forward_cls", None) for node in nodes}
+        names = sorted(f.__name__ for f in functions if f and _is_differentiable_once(f))
+        words = ", ".join(names) or "a function"
+        raise _missing(f"{words}, marked with once_differentiable, in model {model.name!r}")
+
+
+def _nodes_of(root: Any) -> set[Any]:
+    """All operations that a tensor was computed by, whose operation is `root`."""
+    found, waiting = set(), [root]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting.extend(following for following, _ in node.next_functions)
+    return found
+
+
+def _is_differentiable_once(function: Any) -> bool:
+    return getattr(function.backward, "__code__", None) is _ONCE_DIFFERENTIABLE
+
+
+# What `once_differentiable` makes of any function is this code.
+_ONCE_DIFFERENTIABLE = once_differentiable(lambda context: None).__code__
+
+
+def _missing(received: str) -> MissingSecondDerivativeError:
+    return MissingSecondDerivativeError(
+        "A penalty needs second derivatives, and PyTorch has none for an operation of the "
+        "model. Replace the operation by one that has, or take "
+        f'InputGradient(method="finite_difference"), which needs none. Received: {received}'
+    )

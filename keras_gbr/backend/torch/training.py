@@ -9,7 +9,7 @@ import torch
 from keras_gbr import _validation as check
 from keras_gbr.backend.finite import checked_values, not_finite
 from keras_gbr.backend.steps import StatefulTrainer, penalized
-from keras_gbr.backend.torch.autodiff import gradients
+from keras_gbr.backend.torch.autodiff import gradients, require_second_derivatives
 
 
 def jit_compile(asked: bool | str, penalties: bool, check_numerics: bool) -> bool | str:
@@ -45,9 +45,12 @@ class Trainer(StatefulTrainer):
         terms, weights = self._terms, self.trainable_weights
         before = _state(self) if terms.check_numerics else []
         several = len(terms.kinds) > 1
-        kind = int(terms.kind_of(self.optimizer.iterations)) if several else 0
+        kind = terms.kind_of(int(self.optimizer.iterations.value)) if several else 0
         with terms.restricted_to(kind) if several else nullcontext():
             forward, loss, values = penalized(self, x, y, sample_weight)
+        if terms.penalties and kind not in terms.examined:
+            require_second_derivatives(loss, self)
+            terms.examined.add(kind)
         self._loss_tracker.update_state(loss, sample_weight=forward.batch_size)
         found = gradients(
             [self.optimizer.scale_loss(loss)],
