@@ -57,10 +57,10 @@ test-tensorflow: $(COMMON)-tensorflow  ## only the tests of this backend
 		case "$$rest $$?" in '0 0'|'0 5'|'5 0') ;; *) exit 1;; esac
 
 # Everything but what is about TensorFlow. JAX compiles what each test calls, and that takes long:
-# there it is the contract, the penalties and the demo, and more by `make test-jax FILES=tests`.
+# there it is the contract, the penalties and the demo, and all by `make test-jax FILES=tests`.
 test-torch: FILES = tests
 test-jax: FILES = $(patsubst %,tests/test_%.py,contract penalties input_gradient adversarial \
-	numerics regularizers constraints gaussian memory examples jax)
+	numerics regularizers constraints gaussian memory examples jax intervals matrix)
 
 test-jax test-torch: test-%: $(COMMON)-%  ## likewise
 	@echo 'Tests on $*'

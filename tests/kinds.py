@@ -31,7 +31,8 @@ def stacked(**kwargs):
     return layers.RNN(layers.StackedRNNCells(cells, name="cells", dtype=dtype), dtype=dtype)
 
 
-# The layer, the shape of a sample, and the axes that number the filters of each kernel.
+# The layer, the shape of a sample, and the axes that number the filters of each kernel. A filter
+# has three entries at least: of two, centred and scaled, nothing is left to vary.
 KINDS = {
     "Dense": (lambda **k: layers.Dense(3, **k), (4,), {"kernel": [1]}),
     "EinsumDense": (
@@ -93,7 +94,7 @@ KINDS = {
     **{
         cls.__name__: (
             lambda cls=cls, **k: cls(3, **k),
-            (4, 2),
+            (4, 3),
             {f"{cell}/kernel": [1], f"{cell}/recurrent_kernel": [1]},
         )
         for cls, cell in (
@@ -104,7 +105,7 @@ KINDS = {
     },
     "RNN": (
         stacked,
-        (3, 2),
+        (3, 3),
         {
             f"cells/{cell}/{name}": [1]
             for cell in ("one", "two")
@@ -115,11 +116,11 @@ KINDS = {
         lambda **k: layers.TimeDistributed(
             layers.Dense(3, name="inner", **k), dtype=k.get("dtype")
         ),
-        *((4, 2), {"inner/kernel": [1]}),
+        *((4, 3), {"inner/kernel": [1]}),
     ),
     "Bidirectional": (
         lambda **k: layers.Bidirectional(layers.GRU(3, name="gru", **k), dtype=k.get("dtype")),
-        (4, 2),
+        (4, 3),
         {
             f"{way}_gru/gru_cell/{name}": [1]
             for way in ("forward", "backward")
