@@ -60,7 +60,7 @@ test-tensorflow: $(COMMON)-tensorflow  ## only the tests of this backend
 # there it is the contract, the penalties and the demo, and all by `make test-jax FILES=tests`.
 test-torch: FILES = tests
 test-jax: FILES = $(patsubst %,tests/test_%.py,contract penalties input_gradient adversarial \
-	numerics regularizers constraints gaussian memory examples jax intervals matrix)
+	numerics regularizers constraints gaussian memory examples jax intervals)
 
 test-jax test-torch: test-%: $(COMMON)-%  ## likewise
 	@echo 'Tests on $*'

@@ -67,14 +67,16 @@ class GBRMixin(backend.Trainer):
             check_numerics: Whether a step whose loss, penalty or gradient is not finite stops
                 `fit` with an error that names it, before any weight changes; with or without
                 penalties. Under loss scaling (float16) gradients may overflow: the optimizer
-                skips such a step. XLA drops the check: `jit_compile="auto"` then means without
-                XLA. `keras.callbacks.TerminateOnNaN` ends training after such a step.
+                skips such a step. TensorFlow's XLA drops the check: `jit_compile="auto"` then
+                means without XLA. `keras.callbacks.TerminateOnNaN` ends training after such a
+                step.
             **kwargs: As `keras.Model.compile`.
 
         Raises:
             ValueError: `penalties` is not a list of penalties, two have the same name, or one
-                needs a loss and none is given; or `check_numerics` is to go with XLA. The model
-                is then left as it was.
+                needs a loss and none is given; or `jit_compile=True` asks for what the backend
+                cannot compile: `check_numerics` under TensorFlow, that and penalties under
+                PyTorch. The model is then left as it was.
         """
         terms = Terms(_checked(penalties), check.boolean("check_numerics", check_numerics))
         args, kwargs = _with_jit_compile(terms, args, kwargs)

@@ -10,6 +10,11 @@ from hypothesis import HealthCheck, settings
 from networks import allow_float64, use_float64
 
 BACKEND = keras.backend.backend()
+if BACKEND != "torch":
+    # Tests compile much and run little: programs that are made in half the time.
+    os.environ.setdefault(
+        "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    )
 # Devices for strategies with two and with four replicas; before anything runs on one.
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -21,10 +26,6 @@ if BACKEND == "jax":
     import jax
 
     jax.config.update("jax_num_cpu_devices", 4)
-    # Tests compile much and run little: programs that are made in a third of the time.
-    os.environ.setdefault(
-        "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    )
 if BACKEND == "torch":
     import torch
 

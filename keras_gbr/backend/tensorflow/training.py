@@ -81,7 +81,7 @@ class Trainer(StatefulTrainer):
         ]
 
         def function_of_kinds(data: Any) -> Any:
-            step = keras.ops.convert_to_tensor(self.optimizer.iterations)  # type: ignore[attr-defined]
+            step = tf.convert_to_tensor(self.optimizer.iterations.value)  # type: ignore[attr-defined]
             return functions[terms.kind_of(int(step))](data)
 
         return function_of_kinds
