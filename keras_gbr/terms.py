@@ -30,8 +30,9 @@ class Terms:
         # What `compile` was asked for: "auto" means something else under another backend.
         self.jit_compile: bool | str = "auto"
         self.metrics = [keras.metrics.Mean(name=penalty.name) for penalty in penalties]
-        # The kinds of step that were looked through for what has no second derivative.
-        self.examined: set[int] = set()
+        # The kinds of step, `None` where there is one, that were looked through for what has no
+        # second derivative.
+        self.examined: set[int | None] = set()
         # What `check_numerics` looks at, in the order of its findings.
         self.checked: list[str] = []
         # The trainable weights, by number, that steps of some kind have a gradient for.

@@ -59,7 +59,7 @@ class Square(layers.Layer):
 
 def squares(head=layers.Dense):
     inputs = keras.Input((5,))
-    x = Square()(layers.Dense(3)(inputs))
+    x = Square()(layers.BatchNormalization()(layers.Dense(3)(inputs)))
     return gbr.GBRModel(inputs, head(3)(x) if head else x)
 
 

@@ -48,7 +48,7 @@ class Trainer(StatefulTrainer):
         terms = self._terms
         if tf.executing_eagerly() and terms.penalties and not terms.examined:
             second_derivatives.require_of(lambda: _differentiable(self, x, y, sample_weight)[1])
-            terms.examined.update(range(len(terms.kinds)))
+            terms.examined.add(None)
         state = numerics.state(self) if terms.check_numerics else []
         compute = _gradients if len(terms.kinds) == 1 else _gradients_of_kind
         gradients, values, logs = compute(self, x, y, sample_weight)

@@ -1,6 +1,7 @@
 """The train step, run operation by operation."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -42,28 +43,33 @@ class Trainer(StatefulTrainer):
     def penalized_step(self: Any, data: Any) -> dict[str, Any]:
         """One forward pass for the loss and the penalties of this step, one update."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        terms, weights = self._terms, self.trainable_weights
-        before = _state(self) if terms.check_numerics else []
-        several = len(terms.kinds) > 1
-        kind = terms.kind_of(int(self.optimizer.iterations.value)) if several else 0
-        with terms.restricted_to(kind) if several else nullcontext():
-            forward, loss, values = penalized(self, x, y, sample_weight)
-        if terms.penalties and kind not in terms.examined:
-            require_second_derivatives(loss, self)
-            terms.examined.add(kind)
-        self._loss_tracker.update_state(loss, sample_weight=forward.batch_size)
-        found = gradients(
-            [self.optimizer.scale_loss(loss)],
-            [weight.value for weight in weights],
-            retain_graph=False,
-        )
-        if several:
-            found = _with_zeros(terms, found, weights)
-        if terms.check_numerics:
-            _require_finite(self, found, values, before)
+        terms, kind = self._terms, None
+        if len(terms.kinds) > 1:
+            kind = terms.kind_of(int(self.optimizer.iterations.value))
+        may_fail = terms.check_numerics or kind not in terms.examined
+        with _left_as_it_was(self) if may_fail else nullcontext():
+            forward, found = _gradients(self, x, y, sample_weight, kind)
         with torch.no_grad():
-            self.optimizer.apply(found, weights)
+            self.optimizer.apply(found, self.trainable_weights)
         return self.compute_metrics(x, y, forward.y_pred, sample_weight=sample_weight)
+
+
+def _gradients(model: Any, x: Any, y: Any, sample_weight: Any, kind: int | None) -> tuple[Any, Any]:
+    """The forward pass and the gradients of a step; `kind` where steps differ."""
+    terms, weights = model._terms, model.trainable_weights
+    with nullcontext() if kind is None else terms.restricted_to(kind):
+        forward, loss, values = penalized(model, x, y, sample_weight)
+    if terms.penalties and kind not in terms.examined:
+        require_second_derivatives(loss, model)
+    model._loss_tracker.update_state(loss, sample_weight=forward.batch_size)
+    sources = [weight.value for weight in weights]
+    found = gradients([model.optimizer.scale_loss(loss)], sources, retain_graph=False)
+    terms.examined.add(kind)
+    if kind is not None:
+        found = _with_zeros(terms, found, weights)
+    if terms.check_numerics:
+        _require_finite(model, found, values)
+    return forward, found
 
 
 def _with_zeros(terms: Any, found: list[Any], weights: list[Any]) -> list[Any]:
@@ -75,17 +81,20 @@ def _with_zeros(terms: Any, found: list[Any], weights: list[Any]) -> list[Any]:
     ]
 
 
-def _state(model: Any) -> list[tuple[Any, Any]]:
-    """The variables that a forward pass itself may change, with their values."""
-    return [(v, v.value.detach().clone()) for v in model.non_trainable_variables]
+@contextmanager
+def _left_as_it_was(model: Any) -> Iterator[None]:
+    """Undoes what a forward pass itself changes, such as moving averages, where a step fails."""
+    before = [(v, v.value.detach().clone()) for v in model.non_trainable_variables]
+    try:
+        yield
+    except Exception:
+        for variable, old in before:
+            variable.assign(old)
+        raise
 
 
-def _require_finite(
-    model: Any, found: list[Any], values: dict[str, Any], before: list[tuple[Any, Any]]
-) -> None:
-    """Ends training, with the model as it was, at a number that is not finite."""
+def _require_finite(model: Any, found: list[Any], values: dict[str, Any]) -> None:
+    """Ends training at a number that is not finite."""
     for name, value in checked_values(model, found, values).items():
         if not torch.isfinite(torch.as_tensor(value)).all():
-            for variable, old in before:
-                variable.assign(old)
             raise FloatingPointError(not_finite(name))
