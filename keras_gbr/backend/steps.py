@@ -1,5 +1,6 @@
 """What the train steps of the backends share."""
 
+from abc import abstractmethod
 from typing import Any
 
 
@@ -16,9 +17,9 @@ class StatefulTrainer:
         """One step of `evaluate`; the penalties are no part of it."""
         return self.without_penalties(super().test_step(data))  # type: ignore[attr-defined, misc]
 
+    @abstractmethod
     def penalized_step(self, data: Any) -> dict[str, Any]:
         """One forward pass for the loss and the penalties of this step, one update."""
-        raise NotImplementedError
 
 
 def penalized(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, dict[str, Any]]:
