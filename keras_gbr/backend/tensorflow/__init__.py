@@ -1,11 +1,14 @@
 """TensorFlow."""
 
+from keras_gbr.backend.tensorflow import mends
 from keras_gbr.backend.tensorflow.autodiff import compiled, vjp
 from keras_gbr.backend.tensorflow.distribution import num_replicas, replica_id, replica_mean
 from keras_gbr.backend.tensorflow.second_derivatives import (
     require as require_second_derivatives,
 )
 from keras_gbr.backend.tensorflow.training import Trainer, jit_compile
+
+mends.install()
 
 __all__ = [
     "Trainer",
