@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.framework.ops import get_gradient_function
+
+from keras_gbr.backend.tensorflow.gradients import called_functions, is_missing
 
 _WAYS_OUT = {
     "Resize|ScaleAndTranslate": 'UpSampling2D(interpolation="nearest") or Conv2DTranspose',
     "CudnnRNN": "the same layer with `use_cudnn=False`",
     "Softsign": 'an activation that has one, such as "tanh"',
+    "PyFunc": "operations of TensorFlow",
+    "StopGradient": "a gradient that holds nothing constant",
     "": "an operation that has one",
 }
-_BACKWARD = re.compile("Grad|Backprop")
+_BACKWARD = re.compile("(?<!Stop)Grad|Backprop")
 _LOOPS = ("While", "StatelessWhile")
 
 
@@ -72,7 +75,7 @@ def require(loss: Any, model: Any) -> None:
         layer = _layer([call.name for call in calls], model)
         raise MissingSecondDerivativeError(
             f"A penalty needs second derivatives, and TensorFlow has none for the operation "
-            f"{_BACKWARD.split(operation)[0]} of {layer}. Replace it by {way}, or take "
+            f"{_BACKWARD.split(operation)[0] or operation} of {layer}. Replace it by {way}, or take "
             'InputGradient(method="finite_difference"), which needs none. '
             f"Received: {operation} without a gradient at {calls[-1].name}"
         )
@@ -95,15 +98,15 @@ def _missing(graph: Any, targets: Iterable[Any], sources: Iterable[Any]) -> Iter
     dependent = {tensor.name for tensor in sources}
     for op in graph.get_operations():
         inputs = [tensor for tensor in op.inputs if tensor.name in dependent]
-        if not inputs or op.type == "StopGradient":
+        if not inputs:
+            continue
+        outputs = [tensor for tensor in op.outputs if tensor.name in needed]
+        if outputs and is_missing(op, inputs):
+            yield [op]
+        if op.type == "StopGradient":
             continue
         dependent |= {tensor.name for tensor in op.outputs if _carries_gradient(tensor)}
-        outputs = [tensor for tensor in op.outputs if tensor.name in needed]
-        if not outputs:
-            continue
-        if _is_missing(op, inputs):
-            yield [op]
-        for body in _bodies(op):
+        for body in _bodies(op) if outputs else ():
             for calls in _missing(body, *_ends(op, body, outputs, inputs)):
                 yield [op, *calls]
 
@@ -127,26 +130,9 @@ def _carries_gradient(tensor: Any) -> bool:
     return dtype.is_floating or dtype.is_complex or dtype in (tf.resource, tf.variant)
 
 
-def _is_missing(op: Any, dependent: list[Any]) -> bool:
-    if not _BACKWARD.search(op.type):
-        return False
-    try:
-        if get_gradient_function(op) is not None:
-            # What stands here raises an error of its own when it is called.
-            return op.type == "PreventGradient"
-    except LookupError:
-        return True
-    # The gradient of a resize is linear in its first input and reads the others' shapes alone.
-    return "Resize" not in op.type or any(op.inputs[0] is tensor for tensor in dependent)
-
-
 def _bodies(op: Any) -> list[Any]:
     """The graphs of the functions that an operation calls."""
-    attributes = op.node_def.attr.values()
-    named = [attribute.func.name for attribute in attributes]
-    named += [branch.name for attribute in attributes for branch in attribute.list.func]
-    functions = [op.graph._get_function(name) for name in named if name]
-    graphs = [getattr(function, "graph", None) for function in functions]
+    graphs = [getattr(function, "graph", None) for function in called_functions(op)]
     return [graph for graph in graphs if graph is not None]
 
 
