@@ -39,6 +39,8 @@ FILES_OF = {
         "backends",
         "distribute",
         "exports",
+        "layer_precisions",
+        "mends",
         "multi_worker",
         "onnx",
         "second_derivatives",

@@ -9,6 +9,7 @@ The graph of the traced step tells both in advance, at no cost for the steps the
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
@@ -21,9 +22,11 @@ _WAYS_OUT = {
     "Softsign": 'an activation that has one, such as "tanh"',
     "PyFunc": "operations of TensorFlow",
     "StopGradient": "a gradient that holds nothing constant",
+    "IdentityN": "one without a custom gradient (`tf.custom_gradient`, `keras.remat`)",
     "": "an operation that has one",
 }
 _BACKWARD = re.compile("(?<!Stop)Grad|Backprop")
+_TAPE = "gradient_tape"
 _LOOPS = ("While", "StatelessWhile")
 
 
@@ -54,6 +57,26 @@ def require_of(step: Callable[[], Any]) -> None:
         )
 
 
+@contextmanager
+def refused(model: Any) -> Iterator[None]:
+    """Says of an error in taking gradients of penalties that it is one.
+
+    Raises:
+        MissingSecondDerivativeError: In the place of any other error.
+    """
+    try:
+        yield
+    except MissingSecondDerivativeError:
+        raise
+    except Exception as error:
+        raise MissingSecondDerivativeError(
+            f"The gradient of the loss and the penalties of model {model.name!r} cannot be taken: "
+            "an operation of the model or the loss is at fault. Replace it, or take "
+            'InputGradient(method="finite_difference"), which needs no second derivatives. '
+            f"Received: {type(error).__name__}: {error}"
+        ) from error
+
+
 def require(loss: Any, model: Any) -> None:
     """Checks that the gradient of a loss with penalties is what TensorFlow will compute.
 
@@ -72,10 +95,10 @@ def require(loss: Any, model: Any) -> None:
     for calls in _missing(graph, [loss], [v for v in variables if v.dtype == tf.resource]):
         operation = calls[-1].type
         way = next(way for part, way in _WAYS_OUT.items() if re.search(part, operation))
-        layer = _layer([call.name for call in calls], model)
+        layer = _place(calls, model)
         raise MissingSecondDerivativeError(
             f"A penalty needs second derivatives, and TensorFlow has none for the operation "
-            f"{_BACKWARD.split(operation)[0] or operation} of {layer}. Replace it by {way}, or take "
+            f"{_BACKWARD.split(operation)[0]} of {layer}. Replace it by {way}, or take "
             'InputGradient(method="finite_difference"), which needs none. '
             f"Received: {operation} without a gradient at {calls[-1].name}"
         )
@@ -151,12 +174,36 @@ def _ends(op: Any, body: Any, outputs: list[Any], inputs: list[Any]) -> tuple[li
     )
 
 
-def _layer(names: list[str], model: Any) -> str:
-    """The layer that an operation belongs to, by the scopes in the names of its calls."""
+def _place(calls: list[Any], model: Any) -> str:
+    """The layer or loss that an operation belongs to, by the scopes in the names of its calls.
+
+    What a gradient of one's own makes has no scope: what it comes from tells then, but for the
+    gradients of other layers.
+    """
     layers = {layer.name for layer in model._flatten_layers(include_self=False)}
-    scopes = [scope for name in names for scope in name.split("/")[:-1]]
+    waiting, seen = list(calls[-1].inputs), {tensor.name for tensor in calls[-1].inputs}
+    names = [call.name for call in calls]
+    while True:
+        scopes = [scope for name in names for scope in name.split("/")[:-1]]
+        if "compile_loss" in scopes:
+            return f"loss {scopes[scopes.index('compile_loss') + 1]!r}"
+        path = "/".join(dict.fromkeys(_layers_of(scopes, layers)))
+        if path:
+            return f"layer {path!r}"
+        if not waiting:
+            return f"model {model.name!r}"
+        tensor = waiting.pop(0)
+        is_forward = _TAPE not in tensor.name
+        names = [tensor.name] if is_forward else []
+        is_passed = is_forward or not _layers_of(tensor.name.split("/"), layers)
+        new = [each for each in tensor.op.inputs if each.name not in seen and is_passed]
+        seen |= {each.name for each in new}
+        waiting.extend(new)
+
+
+def _layers_of(scopes: list[str], layers: set[str]) -> list[str]:
+    """The layers that some scopes are those of."""
     # Keras opens the scope of a layer twice, to build and to call it: the second has a number.
     candidates = ((re.sub(r"_\d+$", "", scope), scope) for scope in scopes)
     found = (next((name for name in pair if name in layers), None) for pair in candidates)
-    path = "/".join(dict.fromkeys(name for name in found if name))
-    return f"layer {path!r}" if path else f"model {model.name!r}"
+    return [name for name in found if name]
