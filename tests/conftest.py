@@ -37,6 +37,7 @@ if BACKEND == "torch":
 FILES_OF = {
     "tensorflow": [
         "backends",
+        "cut_derivatives",
         "distribute",
         "exports",
         "layer_precisions",

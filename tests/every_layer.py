@@ -25,12 +25,14 @@ def activations():
     """The functions of `keras.activations`."""
     others = {"get", "serialize", "deserialize"}
     public = {name: getattr(keras.activations, name) for name in dir(keras.activations)}
-    return {f.__name__ for name, f in public.items() if inspect.isfunction(f) and name not in others}
+    return {
+        f.__name__ for name, f in public.items() if inspect.isfunction(f) and name not in others
+    }
 
 
 def plainly(shape, *args, **kwargs):
     """A layer of one tensor of this shape, with its arguments."""
-    return lambda cls: (lambda x: cls(*args, **kwargs)(x)), shape
+    return lambda cls: lambda x: cls(*args, **kwargs)(x), shape
 
 
 def merging(cls):
@@ -59,7 +61,7 @@ CALLS = {
     "Dense": plainly(FLAT, 3, "tanh"),
     "Dot": (lambda cls: lambda x: cls(1)([x, layers.Dense(4, "tanh")(x)]), LINE),
     "ELU": plainly(FLAT),
-    "EinsumDense": plainly(LINE, "abc,cd->abd", (None, 3), activation="tanh"),
+    "EinsumDense": plainly(LINE, "abc,cd->abd", (6, 3), activation="tanh"),
     "Embedding": (lambda cls: lambda x: layers.Add()([x, _embedded(cls, x)]), FLAT),
     "Flatten": plainly(IMAGE),
     "GRU": plainly(LINE, 3),
@@ -72,7 +74,7 @@ CALLS = {
     "Lambda": plainly(FLAT, keras.ops.sin),
     "LayerNormalization": plainly(FLAT),
     "LeakyReLU": plainly(FLAT),
-    "Masking": plainly(LINE),
+    "Masking": (lambda cls: lambda x: layers.GlobalAveragePooling1D()(cls()(x)), LINE),
     "MultiHeadAttention": (attending(2, 2), LINE),
     "Normalization": plainly(FLAT, mean=[0.1] * 6, variance=[2.0] * 6),
     "PReLU": plainly(FLAT, "ones"),
@@ -98,8 +100,8 @@ CALLS = {
     ),
     "TimeDistributed": (lambda cls: lambda x: cls(layers.Dense(3, "tanh"))(x), LINE),
     "UnitNormalization": plainly(FLAT),
-    **{name: (merging, LINE) for name in ("Add", "Average", "Concatenate", "Maximum", "Minimum")},
-    **{name: (merging, LINE) for name in ("Multiply", "Subtract")},
+    **dict.fromkeys(("Add", "Average", "Concatenate", "Maximum", "Minimum"), (merging, LINE)),
+    **dict.fromkeys(("Multiply", "Subtract"), (merging, LINE)),
     **{name: plainly(LINE, 0.3, seed=1) for name in ("AlphaDropout", "Dropout", "GaussianDropout")},
     "GaussianNoise": plainly(LINE, 0.3, seed=1),
 }
@@ -123,6 +125,11 @@ for rank, shape in ((1, LINE), (2, IMAGE), (3, VOLUME)):
             f"DepthwiseConv{rank}D": plainly(shape, 2, activation="tanh"),
             f"SeparableConv{rank}D": plainly(shape, 2, 2, activation="tanh"),
         }
+# Activations that need arguments, or make another shape.
+CALLS |= {
+    "glu": plainly(FLAT, keras.activations.glu, output_shape=(3,)),
+    "threshold": plainly(FLAT, lambda x: keras.activations.threshold(x, 0.1, 0.0)),
+}
 UNIT = {"value_range": (0, 1), "seed": 1}
 # Layers that change images at random; the entries of theirs are between 0 and 1.
 IMAGES = {
@@ -194,7 +201,7 @@ def _branch(name, inputs):
     call, _ = CALLS.get(name, (lambda cls: layers.Activation(name), None))
     first = layers.Dense(inputs.shape[-1], "sigmoid" if name in IMAGES else "tanh")
     with keras.name_scope(name):
-        outputs = call(classes().get(name))(first(inputs))
+        outputs = call(classes().get(name, layers.Lambda))(first(inputs))
     if len(outputs.shape) > 2:
         outputs = layers.Flatten()(outputs)
     # In single precision at least: the roundings are then those of the layer.

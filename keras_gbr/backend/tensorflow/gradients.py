@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.framework.function import _DefinedFunction
 from tensorflow.python.framework.func_graph import FuncGraph
+from tensorflow.python.framework.function import _DefinedFunction
 from tensorflow.python.framework.ops import get_gradient_function
 from tensorflow.python.ops.script_ops import _py_funcs
 

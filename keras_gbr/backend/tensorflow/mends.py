@@ -94,7 +94,9 @@ def _may_be_compiled(op: Any) -> bool:
         return False
     is_of_function = isinstance(op, tf.Operation)
     graph = tf.compat.v1.get_default_graph()
-    return is_of_function or GraphOrParentsInXlaContext(graph) or bool(tf.config.optimizer.get_jit())
+    return (
+        is_of_function or GraphOrParentsInXlaContext(graph) or bool(tf.config.optimizer.get_jit())
+    )
 
 
 _MENDS = {

@@ -177,8 +177,8 @@ def _ends(op: Any, body: Any, outputs: list[Any], inputs: list[Any]) -> tuple[li
 def _place(calls: list[Any], model: Any) -> str:
     """The layer or loss that an operation belongs to, by the scopes in the names of its calls.
 
-    What a gradient of one's own makes has no scope: what it comes from tells then, but for the
-    gradients of other layers.
+    What a gradient of one's own makes has no scope: what it comes from tells then, be it of the
+    same layer or the input of it. The gradients of other layers do not.
     """
     layers = {layer.name for layer in model._flatten_layers(include_self=False)}
     waiting, seen = list(calls[-1].inputs), {tensor.name for tensor in calls[-1].inputs}
@@ -189,7 +189,7 @@ def _place(calls: list[Any], model: Any) -> str:
             return f"loss {scopes[scopes.index('compile_loss') + 1]!r}"
         path = "/".join(dict.fromkeys(_layers_of(scopes, layers)))
         if path:
-            return f"layer {path!r}"
+            return f"layer {path!r}" + ("" if names[0] == calls[0].name else " or what follows it")
         if not waiting:
             return f"model {model.name!r}"
         tensor = waiting.pop(0)

@@ -65,7 +65,7 @@ class Trainer(StatefulTrainer):
         """Compiles the step of `fit`; called by Keras before the first one."""
         distribution.check_training(self)
         if self.train_function is not None and not force:  # type: ignore[has-type]
-            return self.train_function
+            return self.train_function  # type: ignore[has-type]
         terms = self._terms  # type: ignore[attr-defined]
         if distribution.replicas_of(self) == 1 or len(terms.kinds) == 1:
             super().make_train_function(force)  # type: ignore[misc]
