@@ -67,7 +67,7 @@ CALLS = {
     "GRU": plainly(LINE, 3),
     "GRUCell": (in_an_rnn(3), LINE),
     "GroupNormalization": plainly(LINE, 2),
-    "GroupQueryAttention": (attending(2, 4, 2), LINE),
+    "GroupedQueryAttention": (attending(2, 4, 2), LINE),
     "Identity": plainly(FLAT),
     "LSTM": plainly(LINE, 3),
     "LSTMCell": (in_an_rnn(3), LINE),
