@@ -88,7 +88,7 @@ CALLS = {
     "Reshape": plainly(FLAT, (2, 3)),
     "Resizing": plainly(IMAGE, 4, 4, name="refused"),
     "ReversibleEmbedding": (lambda cls: lambda x: layers.Add()([x, _embedded(cls, x)]), FLAT),
-    "STFTSpectrogram": plainly((32,), "magnitude", 8, 4, 8),
+    "STFTSpectrogram": plainly((32, 1), "magnitude", 8, 4, 8),
     "MelSpectrogram": plainly((40,), 16, 8, sampling_rate=64, num_mel_bins=4, max_freq=32),
     "SimpleRNN": plainly(LINE, 3),
     "SimpleRNNCell": (in_an_rnn(3), LINE),
@@ -109,7 +109,7 @@ for rank, shape in ((1, LINE), (2, IMAGE), (3, VOLUME)):
     CALLS |= {
         f"AdaptiveAveragePooling{rank}D": plainly(shape, 2),
         f"AdaptiveMaxPooling{rank}D": plainly(shape, 2),
-        f"AveragePooling{rank}D": plainly(shape),
+        f"AveragePooling{rank}D": plainly(shape, 2),
         f"Conv{rank}D": plainly(shape, 2, 2, strides=2, activation="tanh"),
         f"Conv{rank}DTranspose": plainly(shape, 2, 2, strides=2, activation="tanh"),
         f"Cropping{rank}D": plainly(shape, 1),
