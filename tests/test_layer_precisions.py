@@ -31,6 +31,11 @@ OWN_GRADIENT = {"SpectralNormalization"}
 PLAIN_FAILS = {
     *((name, policy) for name in ("ActivityRegularization",) for policy in list(TOLERANCES)[1:]),
     ("sparsemax", "mixed_float16"),
+    *(
+        (f"{name}Spectrogram", policy)
+        for name in ("STFT", "Mel")
+        for policy in list(TOLERANCES)[1:]
+    ),
 }
 # TensorFlow pools volumes in single precision alone: test_mends.py compares them with that.
 VOLUMES = {f"{way}{name}Pooling3D" for way in ("", "Adaptive") for name in ("Max", "Average")}
