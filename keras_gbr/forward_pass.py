@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import keras
@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_gbr import backend
 from keras_gbr.inner import layer_named, replaced_outputs
-from keras_gbr.losses import outputs_are_logits, per_sample_losses
+from keras_gbr.losses import per_sample_losses
 from keras_gbr.precision import at_least_float32, is_float
 from keras_gbr.sandbox import Sandbox
 
@@ -22,6 +22,7 @@ class ForwardPass:
     layer (`at`), which must have been named when the pass was made.
 
     Attributes:
+        model: The model.
         x, y, sample_weight: The batch, as `fit` unpacks it.
         y_pred: The outputs of the model.
         batch_size: Scalar tensor.
@@ -54,14 +55,14 @@ class ForwardPass:
         self.batch_size = ops.shape(_leaves(self.x)[0])[0]
         optimizer = getattr(model, "optimizer", None)
         self.step = 0 if optimizer is None else optimizer.iterations
-        self._model, self._training, self._parameters = model, training, parameters
+        self.model, self._training, self._parameters = model, training, parameters
         self._at = tuple(at)
         # Seeds and running means as the pass finds them: what a repetition starts from.
         self._state = [(v, _copy(v)) for v in model.non_trainable_variables]
         self._taken: dict[Any, list[Any]] = {}
         self._parts: dict[float, ForwardPass] = {}
         floats = [leaf for leaf in _leaves(self.x) if is_float(leaf)]
-        self.y_pred, watched, self._pullback = backend.vjp(
+        self.y_pred, watched, self._gradients = backend.record(
             self._record,
             floats,
             watches=bool(at),
@@ -73,14 +74,14 @@ class ForwardPass:
     def _record(self, inputs: list[Any], watch: Callable[[str, Any], Any]) -> Any:
         with ExitStack() as stack:
             for name in self._at:
-                layer = layer_named(self._model, name)
+                layer = layer_named(self.model, name)
                 stack.enter_context(replaced_outputs(layer, partial(watch, name)))
             return self._run(self._with_floats(inputs))
 
     def _run(self, x: Any) -> Any:
-        if self._model._call_has_training_arg:
-            return self._model(x, training=self._training)
-        return self._model(x)
+        if self.model._call_has_training_arg:
+            return self.model(x, training=self._training)
+        return self.model(x)
 
     def _with_floats(self, floats: list[Any]) -> Any:
         """The inputs with other floating-point tensors in place of theirs."""
@@ -93,11 +94,6 @@ class ForwardPass:
     def outputs(self) -> list[Any]:
         """The outputs of the model as a flat list."""
         return _leaves(self.y_pred)
-
-    @cached_property
-    def outputs_are_logits(self) -> bool:
-        """Whether the compiled loss takes the outputs for logits; True without one."""
-        return outputs_are_logits(getattr(self._model, "loss", None))
 
     def part(self, fraction: float) -> "ForwardPass":
         """The pass on the first samples of the batch alone.
@@ -122,7 +118,7 @@ class ForwardPass:
             )
             with Sandbox(self._state):
                 self._parts[fraction] = ForwardPass(
-                    self._model, x, y, sample_weight, self._training, self._parameters, self._at
+                    self.model, x, y, sample_weight, self._training, self._parameters, self._at
                 )
             self._parts[fraction].step = self.step
         return self._parts[fraction]
@@ -145,7 +141,7 @@ class ForwardPass:
         with Sandbox(self._state):
             if at is None:
                 return self._run(self._with_floats([moved(leaf) for leaf in self._points[None]]))
-            with replaced_outputs(layer_named(self._model, at), moved):
+            with replaced_outputs(layer_named(self.model, at), moved):
                 return self._run(self.x)
 
     def losses(self, y_pred: Any) -> Any:
@@ -157,7 +153,7 @@ class ForwardPass:
         Returns:
             Tensor `(batch_size,)`.
         """
-        return per_sample_losses(self._model._compile_loss, self.y, y_pred)
+        return per_sample_losses(self.model._compile_loss, self.y, y_pred)
 
     def sample_mean(self, values: Any) -> Any:
         """The mean over the batch, weighted as the mean of the loss is.
@@ -230,7 +226,7 @@ class ForwardPass:
                     "inputs through differentiable operations. Remove the operation that stops "
                     "the gradient. Received: no path from the "
                     f"{'inputs' if at is None else f'output of layer {at!r}'} to the output of "
-                    f"model {self._model.name!r}"
+                    f"model {self.model.name!r}"
                 )
             self._taken[of, at] = [
                 ops.zeros_like(point) if gradient is None else gradient
@@ -258,21 +254,14 @@ class ForwardPass:
         Returns:
             A list of tensors, one for each parameter that has a gradient.
         """
-        gradients = self._gradients(of, self._model.trainable_weights)
-        return [gradient for gradient in gradients if gradient is not None]
-
-    def _gradients(self, of: Callable[[Any], Any], wrt: list[Any]) -> list[Any]:
-        def value_of(outputs: list[Any], watch: Any) -> Any:
-            return of(keras.tree.pack_sequence_as(self.y_pred, outputs))
-
-        value, _, sum_pullback = backend.vjp(value_of, self.outputs)
-        cotangents = [
-            ops.zeros_like(output) if cotangent is None else cotangent
-            for output, cotangent in zip(
-                self.outputs, sum_pullback(ops.ones_like(value), self.outputs), strict=True
+        gradients = self._gradients(of, self.model.trainable_weights)
+        if gradients and all(gradient is None for gradient in gradients):
+            raise ValueError(
+                "A penalty on parameter gradients needs a loss that depends on the trainable "
+                "weights through differentiable operations. Received: no path from the "
+                f"trainable weights to the loss of model {self.model.name!r}"
             )
-        ]
-        return self._pullback(keras.tree.pack_sequence_as(self.y_pred, cotangents), wrt)
+        return [gradient for gradient in gradients if gradient is not None]
 
 
 def squared_norms(gradients: list[Any]) -> Any:

@@ -1,6 +1,5 @@
 """The compiled loss of each sample alone."""
 
-import inspect
 from typing import Any
 
 import keras
@@ -81,23 +80,3 @@ def _copy(loss: Any) -> Any:
     twin = object.__new__(type(loss))
     vars(twin).update(vars(loss))
     return twin
-
-
-def outputs_are_logits(loss: Any) -> bool:
-    """Whether a compiled loss takes logits rather than probabilities.
-
-    Cross-entropies say so with `from_logits`. Everything else, also no loss at all, is taken
-    to have logits.
-
-    Args:
-        loss: The `loss` of `compile`: a string, function or `Loss`, or a structure of them.
-    """
-    return all(_takes_logits(item) for item in keras.tree.flatten(loss) if item is not None)
-
-
-def _takes_logits(loss: Any) -> bool:
-    loss = keras.losses.get(loss)
-    if hasattr(loss, "from_logits"):
-        return bool(loss.from_logits)
-    parameters = inspect.signature(loss).parameters
-    return "from_logits" not in parameters or bool(parameters["from_logits"].default)

@@ -34,8 +34,8 @@ replica_id = _chosen.replica_id
 replica_mean = _chosen.replica_mean
 # Refuses a loss whose gradient the backend would get wrong.
 require_second_derivatives = _chosen.require_second_derivatives
-# Runs a function and returns its output with its pullback.
-vjp = _chosen.vjp
+# Runs a function and returns its output with the gradients of what is computed from it.
+record = _chosen.record
 
 __all__ = [
     "Trainer",
@@ -46,9 +46,9 @@ __all__ = [
     "num_batches",
     "num_replicas",
     "portable",
+    "record",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",
-    "vjp",
     "with_mask",
 ]

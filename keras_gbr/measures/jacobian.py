@@ -10,11 +10,11 @@ from keras import ops
 
 from keras_gbr import _validation as check
 from keras_gbr.forward_pass import ForwardPass
-from keras_gbr.losses import outputs_are_logits
 from keras_gbr.measures.data import Data
 from keras_gbr.measures.progress import Progress, check_verbose
 from keras_gbr.measures.traced import traced
 from keras_gbr.measures.unchanged import unchanged
+from keras_gbr.output_probabilities import what_decides
 from keras_gbr.penalties.jacobian import (
     OF,
     jacobian_row_squared_norms,
@@ -92,8 +92,7 @@ def gbr(
         x: Array `(samples, ...)`, or a list or dict of arrays, as `model.predict` takes; or a
             `tf.data.Dataset` or `keras.utils.PyDataset` of batches `x`, `(x, y)` or
             `(x, y, sample_weight)`, of which the inputs count.
-        of: `"output"`, or `"probabilities"` for the softmax (one unit: the sigmoid) of an
-            output of logits.
+        of: `"output"`, `"probabilities"`, `"softmax"` or `"sigmoid"`; see `Jacobian`.
         num_projections: `None` for the exact value, which takes one pullback for each output;
             or the number of random directions of an unbiased estimate.
         batch_size: Samples at a time; bounds the memory, does not change the exact result.
@@ -157,7 +156,7 @@ def check_settings(
 
 def _exact(model: keras.Model, data: Data, of: str, verbose: str | int) -> np.ndarray:
     """The squared norm of each sample's Jacobian, from some of its rows at a time."""
-    settings = (of, outputs_are_logits(getattr(model, "loss", None)))
+    settings = (of, what_decides(model))
     plans: dict[Any, tuple[int, int]] = {}
     progress = Progress(data.num_batches, verbose)
     norms = []
@@ -206,8 +205,8 @@ def _estimated(
         forward.step = first
         return jacobian_squared_norms(forward, of, num_projections, seed)
 
-    logits = outputs_are_logits(getattr(model, "loss", None))
-    function = traced(model, ("gbr", of, logits, num_projections), squared_norms)
+    key = ("gbr", of, what_decides(model), num_projections)
+    function = traced(model, key, squared_norms)
     # The low bits, as all that counts.
     seeds = ops.convert_to_tensor(seed % 2**31, "int32")
     progress = Progress(data.num_batches, verbose)

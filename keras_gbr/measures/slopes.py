@@ -68,14 +68,14 @@ class Slopes:
             return _value(model, penalty, batch, constants)
 
         def gradients() -> list[Any]:
-            total, _, pullback = backend.vjp(
+            total, _, gradients_of = backend.record(
                 lambda inputs, watch: value(),
                 [],
                 parameters=self.weights,
                 layers=model._flatten_layers(),
             )
             self.reason = "" if model.run_eagerly else _missing_second_derivative(total, model)
-            found = pullback(ops.ones_like(total), self.weights)
+            found = gradients_of(lambda total: total, self.weights)
             return [
                 ops.zeros_like(weight.value) if gradient is None else gradient
                 for weight, gradient in zip(self.weights, found, strict=True)

@@ -1,4 +1,4 @@
-"""Pullbacks by `jax.vjp`, which wants functions that change nothing."""
+"""Recorded functions by `jax.vjp`, which wants functions that change nothing."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,16 +12,16 @@ from keras_gbr.backend.masks import mask_of, with_mask
 from keras_gbr.sandbox import Sandbox
 
 
-def vjp(
+def record(
     function: Callable[[list[Any], Callable[[str, Any], Any]], Any],
     inputs: list[Any],
     watches: bool = False,
     parameters: Sequence[keras.Variable] = (),
     layers: Sequence[keras.Layer] = (),
 ) -> tuple[Any, dict[str, list[Any]], Callable[..., list[Any]]]:
-    """Runs a function and returns its output with its pullback.
+    """Runs a function and records it, for gradients of functions of its output.
 
-    See `keras_gbr.backend.tensorflow.autodiff.vjp` for the arguments and what is returned.
+    See `keras_gbr.backend.tensorflow.autodiff.record` for the arguments and what is returned.
     """
     pure = _Pure(function, inputs, parameters, layers)
     primals: tuple[Any, ...] = (inputs, [], [variable.value for variable in parameters])
@@ -34,15 +34,20 @@ def vjp(
     output = _with_masks(output, effects["masks"])
     sources = [*inputs, *effects["watched"], *parameters]
 
-    def pullback(cotangent: Any, wrt: list[Any]) -> list[Any]:
-        gradients = _reached(lambda c: keras.tree.flatten(pull(c)), cotangent)
-        found = {id(source): g for source, g in zip(sources, gradients, strict=True)}
-        return [found.get(id(each)) for each in wrt]
+    def gradients(of: Callable[[Any], Any], wrt: list[Any]) -> list[Any]:
+        def total(output: Any) -> Any:
+            return jnp.sum(of(_with_masks(output, effects["masks"])))
+
+        value, pull_total = jax.vjp(total, output)
+        (cotangent,) = pull_total(jnp.ones_like(value))
+        found = _reached(lambda c: keras.tree.flatten(pull(c)), cotangent)
+        by_source = {id(source): g for source, g in zip(sources, found, strict=True)}
+        return [by_source.get(id(each)) for each in wrt]
 
     watched: dict[str, list[Any]] = {}
     for name, tensor in zip(pure.names, effects["watched"], strict=True):
         watched.setdefault(name, []).append(tensor)
-    return output, watched, pullback
+    return output, watched, gradients
 
 
 class _Pure:

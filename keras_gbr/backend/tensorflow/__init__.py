@@ -1,6 +1,6 @@
 """TensorFlow."""
 
-from keras_gbr.backend.tensorflow.autodiff import compiled, vjp
+from keras_gbr.backend.tensorflow.autodiff import compiled, record
 from keras_gbr.backend.tensorflow.distribution import num_replicas, replica_id, replica_mean
 from keras_gbr.backend.tensorflow.second_derivatives import (
     require as require_second_derivatives,
@@ -12,8 +12,8 @@ __all__ = [
     "compiled",
     "jit_compile",
     "num_replicas",
+    "record",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",
-    "vjp",
 ]

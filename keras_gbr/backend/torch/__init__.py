@@ -1,7 +1,7 @@
 """PyTorch."""
 
 from keras_gbr.backend.single import num_replicas, replica_id, replica_mean
-from keras_gbr.backend.torch.autodiff import compiled, require_second_derivatives, vjp
+from keras_gbr.backend.torch.autodiff import compiled, record, require_second_derivatives
 from keras_gbr.backend.torch.training import Trainer, jit_compile
 
 __all__ = [
@@ -9,8 +9,8 @@ __all__ = [
     "compiled",
     "jit_compile",
     "num_replicas",
+    "record",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",
-    "vjp",
 ]
