@@ -101,8 +101,8 @@ def main():
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--weight", type=float, default=0.1)
     options = parser.parse_args()
-    print(f"{keras.backend.backend()}, {options.seeds} seeds, {options.epochs} epochs, "
-          f"InputGradient({options.weight}); test accuracy in %, squared gradient norm")  # fmt: skip
+    settings = f"{options.seeds} seeds, {options.epochs} epochs, InputGradient({options.weight})"
+    print(f"{keras.backend.backend()}, {settings}; test accuracy in %, squared gradient norm")
     print("| loss, units | " + " | ".join(HEADS) + " |")
     print("| --- " * 4 + "|")
     for case in CASES:
