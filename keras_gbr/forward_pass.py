@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_gbr import backend
-from keras_gbr.inner import layer_named, replaced_outputs
+from keras_gbr.inner import input_index, layer_at, replaced_outputs, require_batched
 from keras_gbr.losses import per_sample_losses
 from keras_gbr.precision import at_least_float32, is_float
 from keras_gbr.sandbox import Sandbox
@@ -37,7 +37,7 @@ class ForwardPass:
         sample_weight: Any = None,
         training: bool = False,
         parameters: bool = False,
-        at: Sequence[str] = (),
+        at: Sequence[str | keras.Layer] = (),
     ) -> None:
         """Runs the model.
 
@@ -48,7 +48,8 @@ class ForwardPass:
             sample_weight: Weights of the samples.
             training: Whether the model runs in training mode.
             parameters: Whether gradients of the parameters will be asked for.
-            at: Names of inner layers whose outputs gradients will be asked for.
+            at: Where else gradients will be asked for: inner layers, or names of layers or
+                inputs, as `at=` of a penalty.
         """
         self.y, self.sample_weight = y, sample_weight
         self.x = keras.tree.map_structure(ops.convert_to_tensor, x, none_is_leaf=False)
@@ -57,6 +58,11 @@ class ForwardPass:
         self.step = 0 if optimizer is None else optimizer.iterations
         self.model, self._training, self._parameters = model, training, parameters
         self._at = tuple(at)
+        self._inputs = {
+            each: index
+            for each in self._at
+            if (index := input_index(model, self.x, each)) is not None
+        }
         # Seeds and running means as the pass finds them: what a repetition starts from.
         self._state = [(v, _copy(v)) for v in model.non_trainable_variables]
         self._taken: dict[Any, list[Any]] = {}
@@ -69,14 +75,23 @@ class ForwardPass:
             parameters=model.trainable_weights if parameters else (),
             layers=model._flatten_layers(),
         )
-        self._points: dict[str | None, list[Any]] = {None: floats, **watched}
+        leaves = _leaves(self.x)
+        self._points: dict[Any, list[Any]] = {None: floats, **watched} | {
+            each: [leaves[index]] if is_float(leaves[index]) else []
+            for each, index in self._inputs.items()
+        }
 
     def _record(self, inputs: list[Any], watch: Callable[[str, Any], Any]) -> Any:
         with ExitStack() as stack:
-            for name in self._at:
-                layer = layer_named(self.model, name)
-                stack.enter_context(replaced_outputs(layer, partial(watch, name)))
+            for at in self._at:
+                if at not in self._inputs:
+                    hook = partial(self._watched, watch, at)
+                    stack.enter_context(replaced_outputs(layer_at(self.model, at), hook))
             return self._run(self._with_floats(inputs))
+
+    def _watched(self, watch: Callable[[Any, Any], Any], at: Any, tensor: Any) -> Any:
+        require_batched(at, tensor, _leaves(self.x)[0])
+        return watch(at, tensor)
 
     def _run(self, x: Any) -> Any:
         if self.model._call_has_training_arg:
@@ -123,7 +138,7 @@ class ForwardPass:
             self._parts[fraction].step = self.step
         return self._parts[fraction]
 
-    def outputs_at(self, steps: list[Any], at: str | None = None) -> Any:
+    def outputs_at(self, steps: list[Any], at: str | keras.Layer | None = None) -> Any:
         """The outputs at other inputs: the same function, with the same random numbers.
 
         Args:
@@ -139,9 +154,13 @@ class ForwardPass:
             return tensor + ops.cast(next(remaining), tensor.dtype)
 
         with Sandbox(self._state):
-            if at is None:
-                return self._run(self._with_floats([moved(leaf) for leaf in self._points[None]]))
-            with replaced_outputs(layer_named(self.model, at), moved):
+            if at is None or at in self._inputs:
+                points = {id(point) for point in self.points(at)}
+                floats = [
+                    moved(leaf) if id(leaf) in points else leaf for leaf in self._points[None]
+                ]
+                return self._run(self._with_floats(floats))
+            with replaced_outputs(layer_at(self.model, at), moved):
                 return self._run(self.x)
 
     def losses(self, y_pred: Any) -> Any:
@@ -171,11 +190,12 @@ class ForwardPass:
         ]
         if weights:
             values = values * (sum(weights) / len(weights))
-        mean = ops.mean(values)
+        # There is one value a sample: any other number of them is an error here.
+        mean = ops.mean(ops.reshape(values, (self.batch_size,)))
         # A replica has no sample where the last batch is smaller than the number of replicas.
         return ops.where(self.batch_size > 0, mean, ops.zeros_like(mean))
 
-    def points(self, at: str | None = None) -> list[Any]:
+    def points(self, at: str | keras.Layer | None = None) -> list[Any]:
         """The tensors that input gradients are taken at.
 
         Args:
@@ -192,7 +212,7 @@ class ForwardPass:
         if at is not None:
             raise ValueError(
                 "`at` must name a layer that the model calls and that has a floating-point "
-                f"output. Received: at={at!r}"
+                f"output, or a floating-point input. Received: at={at!r}"
             )
         raise ValueError(
             "A penalty on input gradients needs a floating-point input, and integers have "
@@ -201,7 +221,9 @@ class ForwardPass:
             f"{[keras.backend.standardize_dtype(leaf.dtype) for leaf in _leaves(self.x)]}"
         )
 
-    def input_gradients(self, of: Callable[[Any], Any], at: str | None = None) -> list[Any]:
+    def input_gradients(
+        self, of: Callable[[Any], Any], at: str | keras.Layer | None = None
+    ) -> list[Any]:
         """The gradient of a function of the outputs with respect to the inputs.
 
         Args:
@@ -225,7 +247,7 @@ class ForwardPass:
                     "A penalty on input gradients needs a model whose output depends on its "
                     "inputs through differentiable operations. Remove the operation that stops "
                     "the gradient. Received: no path from the "
-                    f"{'inputs' if at is None else f'output of layer {at!r}'} to the output of "
+                    f"{'inputs' if at is None else f'output of {at!r}'} to the output of "
                     f"model {self.model.name!r}"
                 )
             self._taken[of, at] = [

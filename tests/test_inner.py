@@ -18,7 +18,7 @@ from networks import (
 )
 
 import keras_gbr as gbr
-from keras_gbr.inner import layer_named, replaced_outputs
+from keras_gbr.inner import layer_at, replaced_outputs
 
 
 def text_model(nested=False):
@@ -152,7 +152,7 @@ def test_a_name_that_two_layers_have_is_refused():
     inputs = keras.Input((2,))
     model = gbr.GBRModel(inputs, parts[1](parts[0](inputs)))
     with pytest.raises(ValueError, match="2 have this name"):
-        layer_named(model, "d")
+        layer_at(model, "d")
 
 
 def test_a_layer_that_is_not_called_or_has_whole_numbers_is_refused():

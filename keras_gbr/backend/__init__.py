@@ -26,6 +26,8 @@ _chosen: Any = importlib.import_module(f"keras_gbr.backend.{keras.backend.backen
 Trainer = _chosen.Trainer
 # A function of tensors that reads a model, compiled where the backend compiles.
 compiled = _chosen.compiled
+# Variables for numbers that change between steps, where steps cannot read them from Python.
+held_numbers = _chosen.held_numbers
 # Whether to compile the steps of `fit`, given what is asked for.
 jit_compile = _chosen.jit_compile
 # The replicas that take a step together, this one's number, and means over them.
@@ -40,6 +42,7 @@ record = _chosen.record
 __all__ = [
     "Trainer",
     "compiled",
+    "held_numbers",
     "is_dataset",
     "jit_compile",
     "mask_of",

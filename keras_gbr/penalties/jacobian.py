@@ -45,7 +45,8 @@ class Jacobian(InputPenalty):
         of: `"output"`; `"probabilities"`: the output itself where the model ends in a softmax or
             sigmoid, and the softmax of logits, or the sigmoid where they are one unit or the loss
             is a binary crossentropy; or `"softmax"` or `"sigmoid"`: that function of the output.
-        at: Name of a layer whose output takes the place of the input; see `InputPenalty`.
+        at: The layer, or the one of several inputs, that takes the place of the inputs; see
+            `InputPenalty`.
         interval: See `Penalty`.
         fraction: See `Penalty`.
         seed: Whole number >= 0 that the directions depend on, together with the number of
@@ -76,7 +77,7 @@ class Jacobian(InputPenalty):
         weight: float | LearningRateSchedule,
         num_projections: int | None = 1,
         of: str = "output",
-        at: str | None = None,
+        at: str | keras.Layer | None = None,
         interval: int = 1,
         fraction: float = 1.0,
         seed: int | None = None,
@@ -107,7 +108,7 @@ def jacobian_squared_norms(
     of: str = "output",
     num_projections: int | None = None,
     seed: int = 0,
-    at: str | None = None,
+    at: str | keras.Layer | None = None,
 ) -> Any:
     """The squared Frobenius norm of each sample's Jacobian, exact or estimated.
 
@@ -134,7 +135,7 @@ def jacobian_squared_norms(
 
 
 def jacobian_row_squared_norms(
-    forward: ForwardPass, of: str, row: Any, at: str | None = None
+    forward: ForwardPass, of: str, row: Any, at: str | keras.Layer | None = None
 ) -> Any:
     """The squared norm of one row of each sample's Jacobian.
 

@@ -48,6 +48,8 @@ class ParameterGradient(Penalty):
         gradients = forward.parameter_gradients(
             lambda y_pred: forward.sample_mean(forward.losses(y_pred))
         )
+        if not gradients:  # nothing is trainable
+            return ops.zeros(())
         gradients = [at_least_float32(gradient) for gradient in gradients]
         means = [ops.stop_gradient(mean) for mean in backend.replica_mean(gradients)]
         # 2 <m, g> - |m|^2 is |m|^2 in the mean over the replicas, with m the mean of their g

@@ -2,11 +2,12 @@
 
 from keras_gbr.backend.jax.autodiff import compiled, record, require_second_derivatives
 from keras_gbr.backend.jax.training import Trainer, jit_compile
-from keras_gbr.backend.single import num_replicas, replica_id, replica_mean
+from keras_gbr.backend.single import held_numbers, num_replicas, replica_id, replica_mean
 
 __all__ = [
     "Trainer",
     "compiled",
+    "held_numbers",
     "jit_compile",
     "num_replicas",
     "record",

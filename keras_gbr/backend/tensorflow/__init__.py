@@ -2,6 +2,7 @@
 
 from keras_gbr.backend.tensorflow.autodiff import compiled, record
 from keras_gbr.backend.tensorflow.distribution import num_replicas, replica_id, replica_mean
+from keras_gbr.backend.tensorflow.live import held_numbers
 from keras_gbr.backend.tensorflow.second_derivatives import (
     require as require_second_derivatives,
 )
@@ -10,6 +11,7 @@ from keras_gbr.backend.tensorflow.training import Trainer, jit_compile
 __all__ = [
     "Trainer",
     "compiled",
+    "held_numbers",
     "jit_compile",
     "num_replicas",
     "record",

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_gbr import _validation as check
-from keras_gbr.backend.steps import StatefulTrainer, penalized
+from keras_gbr.backend.steps import StatefulTrainer, has_trainable_weights, penalized
 from keras_gbr.backend.tensorflow import distribution, numerics, second_derivatives
 from keras_gbr.backend.tensorflow.autodiff import switch
 
@@ -56,7 +56,8 @@ class Trainer(StatefulTrainer):
         if terms.check_numerics:
             checks = numerics.require_finite(gradients, values, self, state)
         with tf.control_dependencies(checks):
-            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+            if has_trainable_weights(self):
+                self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         return logs
 
     def make_train_function(self, force: bool = False) -> Any:

@@ -1,12 +1,13 @@
 """PyTorch."""
 
-from keras_gbr.backend.single import num_replicas, replica_id, replica_mean
+from keras_gbr.backend.single import held_numbers, num_replicas, replica_id, replica_mean
 from keras_gbr.backend.torch.autodiff import compiled, record, require_second_derivatives
 from keras_gbr.backend.torch.training import Trainer, jit_compile
 
 __all__ = [
     "Trainer",
     "compiled",
+    "held_numbers",
     "jit_compile",
     "num_replicas",
     "record",

@@ -88,9 +88,9 @@ def gradients(
         [torch.ones_like(output) for output in outputs] if cotangents is None else cotangents
     )
     pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]
-    if not pairs:
-        return [None] * len(wrt)
     reachable = [tensor for tensor in wrt if tensor.requires_grad]
+    if not pairs or not reachable:
+        return [None] * len(wrt)
     try:
         found = iter(
             torch.autograd.grad(

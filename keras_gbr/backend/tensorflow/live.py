@@ -1,0 +1,12 @@
+"""Numbers that a compiled step reads anew each time."""
+
+import keras
+
+
+def held_numbers(values: list[float]) -> list[keras.Variable]:
+    """Variables with these values. A graph reads what they hold when it runs.
+
+    Args:
+        values: The numbers now. Variables are made for the strategy that is in scope.
+    """
+    return [keras.Variable(value, trainable=False, dtype="float32") for value in values]
