@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from calls import BACKEND
 
 TINY = 1e-30
 STEP = 1e-5
@@ -38,12 +39,25 @@ def log_sigmoid(z):
     return -positive_part(-z) - np.log1p(np.exp(-absolute(z)))
 
 
+# Keras' crossentropies and its divergence take probabilities from here to 1 minus this. Those of TensorFlow take the
+# logits where the outputs come from a softmax or a sigmoid, and whichever of the two that was.
+SMALLEST = 1e-7
+LOGITS_BEHIND = BACKEND == "tensorflow"
+
+
 @dataclass(frozen=True)
 class Outputs:
-    """The outputs of a model before (`z`) and after its last activation."""
+    """The outputs of a model before (`z`) and after its last activation.
+
+    Attributes:
+        z: Array `(..., units)`.
+        head: The activation.
+        behind: Whether crossentropies find the logits behind the outputs.
+    """
 
     z: np.ndarray
     head: str
+    behind: bool = LOGITS_BEHIND
 
     @property
     def u(self):
@@ -53,15 +67,16 @@ class Outputs:
 
     def of_classes(self, from_logits):
         """The logarithms of the probabilities of classes that exclude each other."""
-        if from_logits or self.head == "softmax":
+        if from_logits or (self.behind and self.head != "linear"):
             return log_softmax(self.z)
-        return np.log(self.u / self.u.sum(axis=-1, keepdims=True))
+        return np.log(clipped(self.u / self.u.sum(axis=-1, keepdims=True), SMALLEST, 1 - SMALLEST))
 
     def of_yes_and_no(self, from_logits):
         """The logarithms of the probabilities of yes and no, for each output alone."""
-        if from_logits or self.head == "sigmoid":
+        if from_logits or (self.behind and self.head != "linear"):
             return log_sigmoid(self.z), log_sigmoid(-self.z)
-        return np.log(self.u), np.log(1 - self.u)
+        p = clipped(self.u, SMALLEST, 1 - SMALLEST)
+        return np.log(p), np.log(1 - p)
 
 
 def one_hot(y):
@@ -81,8 +96,10 @@ def sparse_categorical_crossentropy(y, out, from_logits=False, ignore_class=None
 def categorical_focal_crossentropy(
     y, out, from_logits=False, alpha=0.25, gamma=2.0, label_smoothing=0.0
 ):
+    # This one clips its probabilities on every backend.
     y = (1 - label_smoothing) * y + label_smoothing / y.shape[-1]
-    log_p = out.of_classes(from_logits)
+    head = "softmax" if from_logits else out.head
+    log_p = Outputs(out.z, head, behind=False).of_classes(from_logits=False)
     return -(alpha * (1 - np.exp(log_p)) ** gamma * y * log_p).sum(-1)
 
 
@@ -95,8 +112,11 @@ def binary_crossentropy(y, out, from_logits=False, label_smoothing=0.0):
 def binary_focal_crossentropy(
     y, out, from_logits=False, gamma=2.0, alpha=0.25, apply_class_balancing=False
 ):
-    yes, no = out.of_yes_and_no(from_logits)
-    p = np.exp(yes)
+    # The crossentropy is made of the probabilities of logits, too, and may look behind them.
+    head = "sigmoid" if from_logits else out.head
+    out = Outputs(out.z, head, out.behind)
+    yes, no = out.of_yes_and_no(from_logits=False)
+    p = out.u
     factor = (1 - (y * p + (1 - y) * (1 - p))) ** gamma
     if apply_class_balancing:
         factor = factor * (y * alpha + (1 - y) * (1 - alpha))
@@ -108,11 +128,11 @@ def categorical_generalized_cross_entropy(y, out, q=0.5):
 
 
 def kl_divergence(y, out):
-    return (y * np.log(y / out.u)).sum(-1)
+    return (y * np.log(y / clipped(out.u, SMALLEST, 1.0))).sum(-1)
 
 
 def poisson(y, out):
-    return (out.u - y * np.log(out.u)).mean(-1)
+    return (out.u - y * np.log(out.u + SMALLEST)).mean(-1)
 
 
 def dice(y, out):
@@ -321,8 +341,9 @@ class Net:
 
     def differences(self, function, theta):
         """The same of a function of real weight vectors."""
-        steps = STEP * np.eye(theta.shape[-1])
-        return (function(theta + steps) - function(theta - steps)) / (2 * STEP)
+        one, two = (n * STEP * np.eye(theta.shape[-1]) for n in (1, 2))
+        near, far = (function(theta + s) - function(theta - s) for s in (one, two))
+        return (8 * near - far) / (12 * STEP)  # off by the fourth power of the step
 
 
 EPSILON = 0.3
