@@ -39,8 +39,9 @@ def log_sigmoid(z):
     return -positive_part(-z) - np.log1p(np.exp(-absolute(z)))
 
 
-# Keras' crossentropies and its divergence take probabilities from here to 1 minus this. Those of TensorFlow take the
-# logits where the outputs come from a softmax or a sigmoid, and whichever of the two that was.
+# Keras' crossentropies and its divergence take probabilities from here on; crossentropies to 1
+# minus this. Those of TensorFlow take the logits where the outputs come from a softmax or a
+# sigmoid, and whichever of the two that was.
 SMALLEST = 1e-7
 LOGITS_BEHIND = BACKEND == "tensorflow"
 
@@ -379,4 +380,6 @@ def penalties(net, x, sample_weight=None):
     analytic = {"loss": loss_at(x), "adversarial": loss_at(x + steps.reshape(x.shape))}
     differenced = {"input_gradient": input_gradient, "parameter_gradient": parameter_gradient}
     found = {k: (f(net.theta), net.gradient(f, net.theta)) for k, f in analytic.items()}
-    return found | {k: (f(net.theta), net.differences(f, net.theta)) for k, f in differenced.items()}
+    return found | {
+        k: (f(net.theta), net.differences(f, net.theta)) for k, f in differenced.items()
+    }

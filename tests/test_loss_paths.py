@@ -120,7 +120,9 @@ def test_one_unit(name, head):
     use_float64()
     function = references.LOSSES[name].value
     logits = head == "linear"
-    net = Net(references.weights((1,)), lambda heads: function(YES, Outputs(heads[0], head), logits))
+    net = Net(
+        references.weights((1,)), lambda heads: function(YES, Outputs(heads[0], head), logits)
+    )
     model = network(lambda h: layers.Dense(1, activation=head)(h))
     loss = getattr(keras.losses, name)(from_logits=logits)
     checked(model, loss, net, YES[:, 0, 0])

@@ -167,5 +167,3 @@ def test_a_crossentropy_says_what_the_outputs_are(activation):
     set_weights(model, flat(arrays))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=activation == "linear")
     check(model, loss, y, lambda x: probabilities(arrays, x), references.one_hot(y))
-
-
