@@ -1,6 +1,7 @@
 """TensorFlow."""
 
 from keras_gbr.backend.tensorflow.autodiff import compiled, vjp
+from keras_gbr.backend.tensorflow.devices import on_accelerator
 from keras_gbr.backend.tensorflow.distribution import num_replicas, replica_id, replica_mean
 from keras_gbr.backend.tensorflow.second_derivatives import (
     require as require_second_derivatives,
@@ -12,6 +13,7 @@ __all__ = [
     "compiled",
     "jit_compile",
     "num_replicas",
+    "on_accelerator",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",

@@ -2,6 +2,7 @@
 
 from keras_gbr.backend.single import num_replicas, replica_id, replica_mean
 from keras_gbr.backend.torch.autodiff import compiled, require_second_derivatives, vjp
+from keras_gbr.backend.torch.devices import on_accelerator
 from keras_gbr.backend.torch.training import Trainer, jit_compile
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "compiled",
     "jit_compile",
     "num_replicas",
+    "on_accelerator",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",
