@@ -67,7 +67,8 @@ def data(batch, size, classes, steps):
         batches = tf.data.Dataset.from_tensors((x, y)).cache().repeat()
         if tf.config.list_logical_devices("GPU"):
             batches = batches.apply(tf.data.experimental.prefetch_to_device("/GPU:0", 2))
-        return {"x": batches, "steps_per_epoch": 1}, {"x": batches, "steps_per_epoch": steps}
+        call = {"x": batches, "shuffle": False}
+        return call | {"steps_per_epoch": 1}, call | {"steps_per_epoch": steps}
     x, y = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)
     settings = {"batch_size": batch, "shuffle": False}
     many = keras.ops.tile(x, (steps, 1, 1, 1)), keras.ops.tile(y, (steps,))
