@@ -48,8 +48,10 @@ class Spectral(_Addable):
         method: `"auto"`, `"lanczos"`, `"gram"`, `"power"` or `"svd"`. Over the kernels of a
             freshly initialised ResNet-50, eight Lanczos steps were 0.3 % below the singular
             value decomposition on average and 1.6 % at worst; eight power iterations 4 % and
-            8 %; `"gram"` 1e-6 at worst. `"auto"` is `"gram"` where the kernel is on a GPU or
-            TPU, which run its few large products fast, and `"lanczos"` on a CPU.
+            8 %; `"gram"` less than float32 rounds, 3e-6 (below 0.4 % in $\sigma^2$ where twenty
+            singular values lie within 0.1 % of the largest). `"auto"` is `"gram"` where the
+            kernel is on a GPU or TPU, which run its few large products fast, and `"lanczos"`
+            on a CPU.
         num_iterations: Whole number >= 1, the steps of `"lanczos"` and `"power"`. Lanczos
             solves kernels with at most 128 filters or a fan-in of at most 128 directly. `"gram"`
             has none; it leaves kernels above 1024 on both sides to Lanczos.
