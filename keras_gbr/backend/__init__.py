@@ -34,6 +34,8 @@ jit_compile = _chosen.jit_compile
 num_replicas = _chosen.num_replicas
 replica_id = _chosen.replica_id
 replica_mean = _chosen.replica_mean
+# Whether the values of a tensor or variable are on a GPU or TPU.
+on_accelerator = _chosen.on_accelerator
 # Refuses a loss whose gradient the backend would get wrong.
 require_second_derivatives = _chosen.require_second_derivatives
 # Runs a function and returns its output with the gradients of what is computed from it.
@@ -48,6 +50,7 @@ __all__ = [
     "mask_of",
     "num_batches",
     "num_replicas",
+    "on_accelerator",
     "portable",
     "record",
     "replica_id",

@@ -1,6 +1,7 @@
 """JAX."""
 
 from keras_gbr.backend.jax.autodiff import compiled, record, require_second_derivatives
+from keras_gbr.backend.jax.devices import on_accelerator
 from keras_gbr.backend.jax.training import Trainer, jit_compile
 from keras_gbr.backend.single import held_numbers, num_replicas, replica_id, replica_mean
 
@@ -10,6 +11,7 @@ __all__ = [
     "held_numbers",
     "jit_compile",
     "num_replicas",
+    "on_accelerator",
     "record",
     "replica_id",
     "replica_mean",

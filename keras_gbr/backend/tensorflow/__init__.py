@@ -1,6 +1,7 @@
 """TensorFlow."""
 
 from keras_gbr.backend.tensorflow.autodiff import compiled, record
+from keras_gbr.backend.tensorflow.devices import on_accelerator
 from keras_gbr.backend.tensorflow.distribution import num_replicas, replica_id, replica_mean
 from keras_gbr.backend.tensorflow.live import held_numbers
 from keras_gbr.backend.tensorflow.second_derivatives import (
@@ -14,6 +15,7 @@ __all__ = [
     "held_numbers",
     "jit_compile",
     "num_replicas",
+    "on_accelerator",
     "record",
     "replica_id",
     "replica_mean",

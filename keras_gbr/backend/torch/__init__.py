@@ -2,6 +2,7 @@
 
 from keras_gbr.backend.single import held_numbers, num_replicas, replica_id, replica_mean
 from keras_gbr.backend.torch.autodiff import compiled, record, require_second_derivatives
+from keras_gbr.backend.torch.devices import on_accelerator
 from keras_gbr.backend.torch.training import Trainer, jit_compile
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "held_numbers",
     "jit_compile",
     "num_replicas",
+    "on_accelerator",
     "record",
     "replica_id",
     "replica_mean",
