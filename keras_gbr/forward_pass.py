@@ -58,10 +58,11 @@ class ForwardPass:
         self.step = 0 if optimizer is None else optimizer.iterations
         self.model, self._training, self._parameters = model, training, parameters
         self._at = tuple(at)
-        self._inputs = {
-            each: index
+        # What each `at` stands for: the place of an input, or a layer, which several may name.
+        self._places = {
+            each: layer_at(model, each) if index is None else index
             for each in self._at
-            if (index := input_index(model, self.x, each)) is not None
+            for index in [input_index(model, self.x, each)]
         }
         # Seeds and running means as the pass finds them: what a repetition starts from.
         self._state = [(v, _copy(v)) for v in model.non_trainable_variables]
@@ -75,23 +76,25 @@ class ForwardPass:
             parameters=model.trainable_weights if parameters else (),
             layers=model._flatten_layers(),
         )
-        leaves = _leaves(self.x)
         self._points: dict[Any, list[Any]] = {None: floats, **watched} | {
-            each: [leaves[index]] if is_float(leaves[index]) else []
-            for each, index in self._inputs.items()
+            index: [leaf] if is_float(leaf) else [] for index, leaf in enumerate(_leaves(self.x))
         }
 
     def _record(self, inputs: list[Any], watch: Callable[[str, Any], Any]) -> Any:
         with ExitStack() as stack:
-            for at in self._at:
-                if at not in self._inputs:
-                    hook = partial(self._watched, watch, at)
-                    stack.enter_context(replaced_outputs(layer_at(self.model, at), hook))
+            for layer in self._layers():
+                hook = partial(self._watched, watch, layer)
+                stack.enter_context(replaced_outputs(layer, hook))
             return self._run(self._with_floats(inputs))
 
-    def _watched(self, watch: Callable[[Any, Any], Any], at: Any, tensor: Any) -> Any:
-        require_batched(at, tensor, _leaves(self.x)[0])
-        return watch(at, tensor)
+    def _layers(self) -> list[keras.Layer]:
+        """The inner layers whose outputs gradients will be asked for, each once."""
+        layers = [place for place in self._places.values() if isinstance(place, keras.Layer)]
+        return list({id(layer): layer for layer in layers}.values())
+
+    def _watched(self, watch: Callable[[Any, Any], Any], layer: keras.Layer, tensor: Any) -> Any:
+        require_batched(layer, tensor, _leaves(self.x)[0])
+        return watch(layer, tensor)
 
     def _run(self, x: Any) -> Any:
         if self.model._call_has_training_arg:
@@ -153,15 +156,14 @@ class ForwardPass:
         def moved(tensor: Any) -> Any:
             return tensor + ops.cast(next(remaining), tensor.dtype)
 
+        place = self._places.get(at)
         with Sandbox(self._state):
-            if at is None or at in self._inputs:
-                points = {id(point) for point in self.points(at)}
-                floats = [
-                    moved(leaf) if id(leaf) in points else leaf for leaf in self._points[None]
-                ]
-                return self._run(self._with_floats(floats))
-            with replaced_outputs(layer_at(self.model, at), moved):
-                return self._run(self.x)
+            if isinstance(place, keras.Layer):
+                with replaced_outputs(place, moved):
+                    return self._run(self.x)
+            points = {id(point) for point in self.points(at)}
+            floats = [moved(leaf) if id(leaf) in points else leaf for leaf in self._points[None]]
+            return self._run(self._with_floats(floats))
 
     def losses(self, y_pred: Any) -> Any:
         """The compiled loss of each sample alone, as a function of the outputs.
@@ -207,8 +209,9 @@ class ForwardPass:
         Raises:
             ValueError: There are none.
         """
-        if self._points.get(at):
-            return self._points[at]
+        found = self._points.get(self._places.get(at))
+        if found and (at is None or at in self._places):
+            return found
         if at is not None:
             raise ValueError(
                 "`at` must name a layer that the model calls and that has a floating-point "

@@ -1,5 +1,6 @@
 """What all penalties share: a weight, a name and a configuration."""
 
+import inspect
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -96,7 +97,11 @@ class Penalty:
         Args:
             listener: A method that is called when a live number changes. It is not kept alive.
         """
-        vars(self)["_fixed"] = frozenset(self.get_config())
+        constructors = [
+            vars(cls)["__init__"] for cls in type(self).__mro__ if "__init__" in vars(cls)
+        ]
+        names = [name for each in constructors for name in inspect.signature(each).parameters]
+        vars(self)["_fixed"] = frozenset(names)
         vars(self).setdefault("_listeners", []).append(weakref.WeakMethod(listener))
 
     def tell_listeners(self) -> None:
