@@ -18,10 +18,10 @@ from penalties import PENALTIES, penalty
 
 BATCH = 4
 LOSSES = (*USES, *OWN)
-# In double precision, but for what Keras computes in single precision whatever it is given:
-# under TensorFlow, this loss.
+# In double precision, but for what Keras computes in single precision whatever it is given: a loss
+# under TensorFlow, attention under JAX.
 TOLERANCE = 1e-6
-TOLERANCES = {"CTC": 1e-3}
+TOLERANCES = {"CTC": 1e-3, "attention": 1e-5}
 TURNS = {
     "penalty": (*PENALTIES, None),
     "wrapper": (*WRAPPERS, None),
@@ -145,8 +145,8 @@ class _Draft:
         penalties = self._penalties()
         settings = self._settings(losses, outputs, penalties)
         fit = self._fit(given, wanted)
-        tolerance = max(TOLERANCES.get(name, TOLERANCE) for name, _ in self.uses)
         parts = self.parts | {name for name, _ in self.uses}
+        tolerance = max(TOLERANCES.get(name, TOLERANCE) for name in parts)
         source = self._rendered(form, settings, fit)
         return Program(self.seed, source, frozenset(parts), tolerance)
 
@@ -281,7 +281,10 @@ class _Draft:
         arguments = [given, wanted]
         weighing = self.choice(["", "samples", "classes", ""])
         if weighing == "samples" and name != "Circle":
-            self.data.append(f"weights = rng.uniform(0.5, 2, {BATCH})")
+            # Keras takes one weight a sample where the loss has one axis more, and else one each.
+            each = len(self.between) == 2 or (self.between and self.chance(0.5))
+            shape = (BATCH, *self.between) if each else BATCH
+            self.data.append(f"weights = rng.uniform(0.5, 2, {shape})")
             arguments.append("sample_weight=weights")
         plain = use.labels == "classes" and not self.between and len(self.uses) == 1
         if weighing == "classes" and plain:
