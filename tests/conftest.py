@@ -33,8 +33,7 @@ if BACKEND == "torch":
     torch.set_num_threads(1)
 
 # What is about one backend alone: strategies, exports, graphs without second derivatives, devices.
-# test_backends.py and differential/ run all of them
-# themselves.
+# test_backends.py and differential run all of them.
 FILES_OF = {
     "tensorflow": [
         "backends",

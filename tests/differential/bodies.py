@@ -5,7 +5,7 @@ from penalties import call
 
 # Alone, one replica has no others to synchronise with.
 SYNCHRONIZED = "synchronized=strategy.num_replicas_in_sync > 1, "
-SIZES = {"image": (5, 5, 2), "table": (5,), "series": (5, 3), "tokens": (5,)}
+SIZES = {"image": (5, 5, 2), "table": (5,), "series": (5, 4), "tokens": (5,)}
 
 
 def body(draft, kind, name, places):

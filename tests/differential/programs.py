@@ -22,6 +22,7 @@ LOSSES = (*USES, *OWN)
 # under TensorFlow, attention under JAX.
 TOLERANCE = 1e-6
 TOLERANCES = {"CTC": 1e-3, "attention": 1e-5}
+EAGERLY = (("False", 9), ('keras.config.backend() == "tensorflow"', 10), ("True", 1))
 TURNS = {
     "penalty": (*PENALTIES, None),
     "wrapper": (*WRAPPERS, None),
@@ -261,18 +262,25 @@ class _Draft:
         if len(losses) == 1:
             loss = losses[0]
         elif self.by_name:
-            loss = "{" + ", ".join(f'"{o}": {v}' for o, v in zip(outputs, losses, strict=True)) + "}"
+            loss = (
+                "{" + ", ".join(f'"{o}": {v}' for o, v in zip(outputs, losses, strict=True)) + "}"
+            )
         else:
             loss = f"[{', '.join(losses)}]"
         optimizers = [o for o in OPTIMIZERS if not (self.replicas and "clip" in o)]
+        if "tokens" in self.kinds:
+            # Keras' others square, clip and compare the gradient of an embedding under TensorFlow
+            # before the rows of equal tokens are summed, without any penalty too.
+            optimizers = [o for o in OPTIMIZERS if "sgd" in o.lower() and "clip" not in o]
         lines = [f"optimizer={self.choice(optimizers)}", f"loss={loss}"]
         if len(losses) > 1 and self.chance(0.7):
             weights = '{"output": 0.5, "second": 2.0}' if self.by_name else "[0.5, 2.0]"
             lines.append(f"loss_weights={weights}")
         if penalties:
             lines.append(f"penalties=[{', '.join(penalties)}]")
-        if self.chance(0.5) and not self.replicas:
-            lines.append("run_eagerly=True")
+        if not self.replicas:
+            # JAX compiles every operation of an eager step alone, which takes long.
+            lines.append(f"run_eagerly={self.weighted(EAGERLY)}")
         return lines
 
     def _fit(self, given, wanted):
@@ -281,9 +289,8 @@ class _Draft:
         arguments = [given, wanted]
         weighing = self.choice(["", "samples", "classes", ""])
         if weighing == "samples" and name != "Circle":
-            # Keras takes one weight a sample where the loss has one axis more, and else one each.
-            each = len(self.between) == 2 or (self.between and self.chance(0.5))
-            shape = (BATCH, *self.between) if each else BATCH
+            # Keras takes no weight of a whole sample where there are places.
+            shape = (BATCH, *self.between)
             self.data.append(f"weights = rng.uniform(0.5, 2, {shape})")
             arguments.append("sample_weight=weights")
         plain = use.labels == "classes" and not self.between and len(self.uses) == 1
@@ -295,9 +302,7 @@ class _Draft:
         own = [OWN_SOURCES[name] + "\n" for name, _ in self.uses if name in OWN]
         net = "class Net(gbr.GBRMixin, keras.Model):\n    pass\n\n\n" if "Net(" in form else ""
         setting = ",\n    ".join(settings)
-        model = "\n".join(
-            [*self.lines, f"model = {form}", f"model.compile(\n    {setting},\n)"]
-        )
+        model = "\n".join([*self.lines, f"model = {form}", f"model.compile(\n    {setting},\n)"])
         if self.replicas:
             model = "with strategy.scope():\n" + textwrap.indent(model, "    ")
         return TEMPLATE.format(
