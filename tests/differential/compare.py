@@ -31,7 +31,7 @@ REPLICAS = ["1 replicas", "2 replicas"]
 CHUNK = 20
 # Without flags that tests set to compile faster: with XLA's optimizations at level 0, the second
 # derivative of a maximum over places behind batch normalisation is NaN under JAX.
-ENVIRONMENT = {"XLA_FLAGS": ""}
+ENVIRONMENT = {"XLA_FLAGS": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
 def main():
@@ -103,9 +103,10 @@ def run(folder, seeds, backends, replicas=False, jobs=2):
 
 def _run_part(folder, backend, seeds, replicas):
     flag = ["--replicas"] if replicas else []
+    paths = os.pathsep.join([str(HERE.parent), str(HERE.parent.parent)])
     done = subprocess.run(
         [sys.executable, HERE / "runner.py", folder, *flag, *map(str, seeds)],
-        env={**os.environ, **ENVIRONMENT, "KERAS_BACKEND": backend},
+        env={**os.environ, **ENVIRONMENT, "KERAS_BACKEND": backend, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
         check=False,

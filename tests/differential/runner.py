@@ -1,23 +1,19 @@
 """Runs programs under the backend in use and writes what each leaves.
 
-    KERAS_BACKEND=jax python tests/differential/runner.py FOLDER 17 18 19
+    KERAS_BACKEND=jax PYTHONPATH=tests python tests/differential/runner.py FOLDER 17 18 19
 
 compare.py starts it. A result is one file a program: the logs of each step, the weights before and
 after, the text that was run, or the error.
 """
 
-import os
 import pathlib
 import sys
 import time
 import traceback
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-HERE = pathlib.Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
-
 import keras
 import numpy as np
+from networks import use_float64
 from programs import program
 
 BACKEND = keras.backend.backend()
@@ -50,7 +46,7 @@ def run(source, replicas=0):
     if replicas:
         variables["strategy"] = _strategy(replicas)
     try:
-        exec(compile(source, "program", "exec"), variables)  # noqa: S102
+        exec(compile(source, "program", "exec"), variables)
     except Exception as error:
         trace = "" if isinstance(error, ValueError) else traceback.format_exc(limit=-4)
         return {"error": f"{type(error).__name__}: {error}"[:1500], "trace": trace}
@@ -64,8 +60,6 @@ def run(source, replicas=0):
 
 def _set_up(replicas):
     """Double precision, and one thread: small tensors gain nothing from more."""
-    from networks import use_float64
-
     if BACKEND == "torch":
         import torch
 
