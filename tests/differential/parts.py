@@ -48,8 +48,8 @@ OPTIMIZERS = (
     "keras.optimizers.Adadelta(0.5)",
     "keras.optimizers.Lamb(0.01)",
 )
-# Some are smooth, some have kinks, which the weights do not meet. All have second derivatives on all
-# backends, as softsign (TensorFlow) and the hard sigmoid (PyTorch) have not.
+# Some are smooth, some have kinks, which the weights do not meet. All have second derivatives on
+# all backends, as softsign (TensorFlow) and the hard sigmoid (PyTorch) have not.
 ACTIVATIONS = (
     *("tanh", "relu", "gelu", "silu", "elu", "softplus", "leaky_relu", "sigmoid", "selu", "mish"),
     *("relu6", "celu", "log_sigmoid", "tanh_shrink", "squareplus"),

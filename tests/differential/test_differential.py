@@ -14,7 +14,7 @@ import keras_gbr as gbr
 
 # As many as the losses: each of them is in one.
 SEEDS = range(len(LOSSES))
-# Half of what `compare.py` is asked for before a release.
+# A few of the hundred that `compare.py --replicas` is for.
 REPLICATED = range(100, 104)
 
 
