@@ -10,8 +10,9 @@ from keras import ops
 
 from keras_gbr import backend
 from keras_gbr.inner import layer_named, replaced_outputs
+from keras_gbr.inputs import as_taken, check_differentiable, first_samples, is_differentiable
 from keras_gbr.losses import outputs_are_logits, per_sample_losses
-from keras_gbr.precision import at_least_float32, is_float
+from keras_gbr.precision import at_least_float32
 from keras_gbr.sandbox import Sandbox
 
 
@@ -50,7 +51,7 @@ class ForwardPass:
             at: Names of inner layers whose outputs gradients will be asked for.
         """
         self.y, self.sample_weight = y, sample_weight
-        self.x = keras.tree.map_structure(ops.convert_to_tensor, x, none_is_leaf=False)
+        self.x = as_taken(model, x)
         self.batch_size = ops.shape(_leaves(self.x)[0])[0]
         optimizer = getattr(model, "optimizer", None)
         self.step = 0 if optimizer is None else optimizer.iterations
@@ -60,7 +61,7 @@ class ForwardPass:
         self._state = [(v, _copy(v)) for v in model.non_trainable_variables]
         self._taken: dict[Any, list[Any]] = {}
         self._parts: dict[float, ForwardPass] = {}
-        floats = [leaf for leaf in _leaves(self.x) if is_float(leaf)]
+        floats = [leaf for leaf in _leaves(self.x) if is_differentiable(leaf)]
         self.y_pred, watched, self._pullback = backend.vjp(
             self._record,
             floats,
@@ -86,7 +87,9 @@ class ForwardPass:
         """The inputs with other floating-point tensors in place of theirs."""
         remaining = iter(floats)
         return keras.tree.map_structure(
-            lambda leaf: next(remaining) if is_float(leaf) else leaf, self.x, none_is_leaf=False
+            lambda leaf: next(remaining) if is_differentiable(leaf) else leaf,
+            self.x,
+            none_is_leaf=False,
         )
 
     @property
@@ -117,8 +120,7 @@ class ForwardPass:
         if fraction not in self._parts:
             size = _share(fraction, self.batch_size)
             x, y, sample_weight = (
-                keras.tree.map_structure(lambda leaf: leaf[:size], data, none_is_leaf=False)
-                for data in (self.x, self.y, self.sample_weight)
+                first_samples(data, size) for data in (self.x, self.y, self.sample_weight)
             )
             with Sandbox(self._state):
                 self._parts[fraction] = ForwardPass(
@@ -191,6 +193,8 @@ class ForwardPass:
         Raises:
             ValueError: There are none.
         """
+        if at is None:
+            check_differentiable(self._model, self.x)
         if self._points.get(at):
             return self._points[at]
         if at is not None:
@@ -200,8 +204,9 @@ class ForwardPass:
             )
         raise ValueError(
             "A penalty on input gradients needs a floating-point input, and integers have "
-            "no gradient. Name the layer whose output it is taken at instead, "
-            '`at="embedding"` for one of that name. Received: inputs of dtypes '
+            'no gradient. Give numbers as floats, `x.astype("float32")`. For indices, name the '
+            'layer whose output it is taken at instead, `at="embedding"` for one of that name. '
+            "Received: inputs of dtypes "
             f"{[keras.backend.standardize_dtype(leaf.dtype) for leaf in _leaves(self.x)]}"
         )
 

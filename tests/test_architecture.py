@@ -16,7 +16,7 @@ ORDER = [
     ["regularizers", "constraints", "wrapping"],
     ["layers"],
     ["backend"],
-    ["losses"],
+    ["losses", "inputs"],
     ["forward_pass"],
     ["penalties"],
     ["terms"],
