@@ -226,7 +226,7 @@ def test_a_model_of_tokens_is_watched_at_its_embedding():
 
 WRONG_DATA = {
     "width": (lambda x, y: (x[:, :4],), ["gbr"], "incompatible"),
-    "validation": (lambda x, y: (x, y, x[:, :4]), ["gbr"], "validation_data"),
+    "validation": (lambda x, y: (x, y, x[:, :4]), ["gbr"], "incompatible"),
     "no labels for a check": (lambda x, y: (x,), ["check_penalty"], "needs labels"),
     "no labels for a transfer": (lambda x, y: (x,), ["gradient_transfer"], "Give labels"),
 }
