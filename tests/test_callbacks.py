@@ -5,7 +5,7 @@ import csv
 import keras
 import numpy as np
 import pytest
-from calls import number, tensorflow_only
+from calls import BACKEND, number, tensorflow_only
 from datasets import MAKERS
 from keras import layers
 from networks import batch, conv_network, dense_network, logits_loss
@@ -251,7 +251,9 @@ def test_data_that_a_measure_is_not_for_are_refused_before_training(kind):
 
 def test_trying_the_measures_changes_nothing():
     logs = []
-    (x, y), names = data(), ["gbr", "kernel_norms", "check_penalty"]
+    (x, y), names = data(), ["gbr", "kernel_norms"]
+    if BACKEND != "torch":  # whose dropout draws from the generator that also shuffles the data
+        names.append("check_penalty")
     for callbacks in ([], [gbr.GBRMonitor(x, y, measures=names, freq=1000)]):
         keras.utils.set_random_seed(3)
         inputs = keras.Input((5,))
