@@ -10,8 +10,9 @@ from keras import ops
 
 from keras_gbr import backend
 from keras_gbr.inner import input_index, layer_at, replaced_outputs, require_batched
+from keras_gbr.inputs import as_taken, check_differentiable, first_samples, is_differentiable
 from keras_gbr.losses import per_sample_losses
-from keras_gbr.precision import at_least_float32, is_float
+from keras_gbr.precision import at_least_float32
 from keras_gbr.sandbox import Sandbox
 
 
@@ -52,7 +53,7 @@ class ForwardPass:
                 inputs, as `at=` of a penalty.
         """
         self.y, self.sample_weight = y, sample_weight
-        self.x = keras.tree.map_structure(ops.convert_to_tensor, x, none_is_leaf=False)
+        self.x = as_taken(model, x)
         self.batch_size = ops.shape(_leaves(self.x)[0])[0]
         optimizer = getattr(model, "optimizer", None)
         self.step = 0 if optimizer is None else optimizer.iterations
@@ -68,7 +69,7 @@ class ForwardPass:
         self._state = [(v, _copy(v)) for v in model.non_trainable_variables]
         self._taken: dict[Any, list[Any]] = {}
         self._parts: dict[float, ForwardPass] = {}
-        floats = [leaf for leaf in _leaves(self.x) if is_float(leaf)]
+        floats = [leaf for leaf in _leaves(self.x) if is_differentiable(leaf)]
         self.y_pred, watched, self._gradients = backend.record(
             self._record,
             floats,
@@ -76,9 +77,11 @@ class ForwardPass:
             parameters=model.trainable_weights if parameters else (),
             layers=model._flatten_layers(),
         )
-        self._points: dict[Any, list[Any]] = {None: floats, **watched} | {
-            index: [leaf] if is_float(leaf) else [] for index, leaf in enumerate(_leaves(self.x))
+        inputs = {
+            index: [leaf] if is_differentiable(leaf) else []
+            for index, leaf in enumerate(_leaves(self.x))
         }
+        self._points: dict[Any, list[Any]] = {None: floats, **watched, **inputs}
 
     def _record(self, inputs: list[Any], watch: Callable[[str, Any], Any]) -> Any:
         with ExitStack() as stack:
@@ -105,7 +108,9 @@ class ForwardPass:
         """The inputs with other floating-point tensors in place of theirs."""
         remaining = iter(floats)
         return keras.tree.map_structure(
-            lambda leaf: next(remaining) if is_float(leaf) else leaf, self.x, none_is_leaf=False
+            lambda leaf: next(remaining) if is_differentiable(leaf) else leaf,
+            self.x,
+            none_is_leaf=False,
         )
 
     @property
@@ -131,8 +136,7 @@ class ForwardPass:
         if fraction not in self._parts:
             size = _share(fraction, self.batch_size)
             x, y, sample_weight = (
-                keras.tree.map_structure(lambda leaf: leaf[:size], data, none_is_leaf=False)
-                for data in (self.x, self.y, self.sample_weight)
+                first_samples(data, size) for data in (self.x, self.y, self.sample_weight)
             )
             with Sandbox(self._state):
                 self._parts[fraction] = ForwardPass(
@@ -209,6 +213,8 @@ class ForwardPass:
         Raises:
             ValueError: There are none.
         """
+        if at is None:
+            check_differentiable(self.model, self.x)
         found = self._points.get(self._places.get(at))
         if found and (at is None or at in self._places):
             return found
@@ -219,8 +225,9 @@ class ForwardPass:
             )
         raise ValueError(
             "A penalty on input gradients needs a floating-point input, and integers have "
-            "no gradient. Name the layer whose output it is taken at instead, "
-            '`at="embedding"` for one of that name. Received: inputs of dtypes '
+            'no gradient. Give numbers as floats, `x.astype("float32")`. For indices, name the '
+            'layer whose output it is taken at instead, `at="embedding"` for one of that name. '
+            "Received: inputs of dtypes "
             f"{[keras.backend.standardize_dtype(leaf.dtype) for leaf in _leaves(self.x)]}"
         )
 

@@ -16,7 +16,7 @@ ORDER = [
     ["backend"],
     ["regularizers", "constraints", "wrapping"],
     ["layers"],
-    ["losses", "output_probabilities", "inner"],
+    ["losses", "output_probabilities", "inner", "inputs"],
     ["forward_pass"],
     ["penalties"],
     ["terms"],
