@@ -69,7 +69,7 @@ class Kernel:
 
     @property
     def variable(self) -> Any:
-        """The variable, or what stands in its place while a wrapper computes."""
+        """The variable, also while a wrapper computes with something else."""
         return vars(self.layer)[self.attribute]
 
 
@@ -93,10 +93,9 @@ def _walk(layer: keras.Layer, path: str, rule: dict[str, Axes] | None = None) ->
     if rule:
         check_plain(layer)
     for name, axis in rule.items():
-        value = getattr(layer, name, None)
-        if value is not None:
-            # `kernel` is a read-only property on some layers, the attribute itself on others.
-            attribute = next(key for key, held in vars(layer).items() if held is value)
+        # `kernel` is a read-only property on some layers, the attribute itself on others.
+        attribute = name if name in vars(layer) else f"_{name}"
+        if vars(layer).get(attribute) is not None:
             yield Kernel(path + name, layer, axis, attribute)
     if not rule:
         of_cell = CELL_RULE if isinstance(layer, CONVOLUTIONAL_LSTMS) else None

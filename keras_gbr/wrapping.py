@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
 import keras
@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_gbr import _validation as check
 from keras_gbr.kernels import KINDS, Axes, Kernel, check_kernels, check_layer, kernels_of
+from keras_gbr.replacing import replaced
 
 
 class Transparent(keras.layers.Wrapper):
@@ -213,7 +214,7 @@ class Reparametrized(Transparent):
         return kernel
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        with _replaced(zip(kernels_of(self.layer), self.kernels.values(), strict=True)):
+        with _computing_with(zip(kernels_of(self.layer), self.kernels.values(), strict=True)):
             return super().call(*args, **kwargs)
 
 
@@ -234,21 +235,20 @@ def _flat(name: str) -> str:
 
 
 @contextmanager
-def _replaced(pairs: Iterable[tuple[Kernel, Any]]) -> Iterator[None]:
-    """Lets built layers read other kernels in place of their variables.
+def _computing_with(pairs: Iterable[tuple[Kernel, Any]]) -> Iterator[None]:
+    """Lets built layers, in this thread, read other kernels in place of their variables.
 
-    The instance dictionary is changed directly: an attribute assignment would make Keras track
-    the tensor. Calling the layer itself, rather than `stateless_call`, keeps its losses.
+    Calling the layer itself, rather than `stateless_call`, keeps its losses.
     """
-    raw = [(kernel, kernel.variable, value) for kernel, value in pairs]
-    try:
-        for kernel, _, value in raw:
-            owner = kernel.layer
-            vars(owner)[kernel.attribute] = ops.cast(value, owner.compute_dtype)
+    values: dict[int, tuple[keras.Layer, dict[str, Any]]] = {}
+    for kernel, value in pairs:
+        owner = kernel.layer
+        cast = ops.cast(value, owner.compute_dtype)
+        values.setdefault(id(owner), (owner, {}))[1][kernel.attribute] = cast
+    with ExitStack() as stack:
+        for owner, kernels in values.values():
+            stack.enter_context(replaced(owner, kernels))
         yield
-    finally:
-        for kernel, variable, _ in raw:
-            vars(kernel.layer)[kernel.attribute] = variable
 
 
 def kernels_in_use(layer: keras.Layer) -> Iterator[tuple[str, Any]]:
