@@ -12,7 +12,6 @@ from keras_gbr import backend
 from keras_gbr.inner import layer_named, replaced_outputs
 from keras_gbr.losses import outputs_are_logits, per_sample_losses
 from keras_gbr.precision import at_least_float32, is_float
-from keras_gbr.sandbox import Sandbox
 
 
 class ForwardPass:
@@ -61,13 +60,14 @@ class ForwardPass:
         self._taken: dict[Any, list[Any]] = {}
         self._parts: dict[float, ForwardPass] = {}
         floats = [leaf for leaf in _leaves(self.x) if is_float(leaf)]
-        self.y_pred, watched, self._pullback = backend.vjp(
-            self._record,
-            floats,
-            watches=bool(at),
-            parameters=model.trainable_weights if parameters else (),
-            layers=model._flatten_layers(),
-        )
+        with backend.repeatable(model.trainable_weights) as self._repeatable:
+            self.y_pred, watched, self._pullback = backend.vjp(
+                self._record,
+                floats,
+                watches=bool(at),
+                parameters=model.trainable_weights if parameters else (),
+                layers=model._flatten_layers(),
+            )
         self._points: dict[str | None, list[Any]] = {None: floats, **watched}
 
     def _record(self, inputs: list[Any], watch: Callable[[str, Any], Any]) -> Any:
@@ -120,7 +120,7 @@ class ForwardPass:
                 keras.tree.map_structure(lambda leaf: leaf[:size], data, none_is_leaf=False)
                 for data in (self.x, self.y, self.sample_weight)
             )
-            with Sandbox(self._state):
+            with self._repeatable(self._state):
                 self._parts[fraction] = ForwardPass(
                     self._model, x, y, sample_weight, self._training, self._parameters, self._at
                 )
@@ -142,7 +142,7 @@ class ForwardPass:
         def moved(tensor: Any) -> Any:
             return tensor + ops.cast(next(remaining), tensor.dtype)
 
-        with Sandbox(self._state):
+        with self._repeatable(self._state):
             if at is None:
                 return self._run(self._with_floats([moved(leaf) for leaf in self._points[None]]))
             with replaced_outputs(layer_named(self._model, at), moved):

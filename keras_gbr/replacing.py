@@ -90,8 +90,6 @@ def _class_with(plain: type, names: frozenset[str]) -> type:
     return cls
 
 
-
-
 class _Quiet:
     """Keeps from a class that it gets a subclass: it may note each, or ask for arguments."""
 

@@ -36,9 +36,12 @@ def test_a_thread_reads_its_own_values(case):
         thread.start()
     for thread in threads:
         thread.join()
-    assert seen["first"] == "first" and seen["second"] == "second"
-    assert seen["first", "after"] is kernel and seen["second", "after"] is kernel
-    assert type(layer) is cls and vars(layer) == before
+    assert seen["first"] == "first"
+    assert seen["second"] == "second"
+    assert seen["first", "after"] is kernel
+    assert seen["second", "after"] is kernel
+    assert type(layer) is cls
+    assert vars(layer) == before
 
 
 def test_blocks_inside_each_other_and_several_attributes():
@@ -47,13 +50,18 @@ def test_blocks_inside_each_other_and_several_attributes():
     call, kernel = layer.call, layer.kernel
     with replaced(layer, {"_kernel": 1}):
         with replaced(layer, {"_kernel": 2, "call": len}):
-            assert layer.kernel == 2 and layer.call is len
-            assert isinstance(layer, layers.Dense) and layer.units == 3
-            assert vars(layer)["_kernel"] is kernel and layer.trainable_weights[0] is kernel
-        assert layer.kernel == 1 and layer.call == call
+            assert layer.kernel == 2
+            assert layer.call is len
+            assert isinstance(layer, layers.Dense)
+            assert layer.units == 3
+            assert vars(layer)["_kernel"] is kernel
+            assert layer.trainable_weights[0] is kernel
+        assert layer.kernel == 1
+        assert layer.call == call
     with pytest.raises(ZeroDivisionError), replaced(layer, {"_kernel": 3}):
         raise ZeroDivisionError
-    assert layer.kernel is kernel and type(layer) is layers.Dense
+    assert layer.kernel is kernel
+    assert type(layer) is layers.Dense
 
 
 def test_a_class_that_notes_its_subclasses_hears_nothing():
@@ -68,6 +76,8 @@ def test_a_class_that_notes_its_subclasses_hears_nothing():
 
     layer = Named()
     with replaced(layer, {"rate": 2}):
-        assert layer.rate == 2 and type(layer).__name__ == "Named"
+        assert layer.rate == 2
+        assert type(layer).__name__ == "Named"
         layer.rate = 3
-    assert layer.rate == 3 and heard == ["named"]
+    assert layer.rate == 3
+    assert heard == ["named"]

@@ -32,6 +32,8 @@ jit_compile = _chosen.jit_compile
 num_replicas = _chosen.num_replicas
 replica_id = _chosen.replica_id
 replica_mean = _chosen.replica_mean
+# Notes what a pass assigns, so that it can be repeated.
+repeatable = _chosen.repeatable
 # Refuses a loss whose gradient the backend would get wrong.
 require_second_derivatives = _chosen.require_second_derivatives
 # Runs a function and returns its output with its pullback.
@@ -46,6 +48,7 @@ __all__ = [
     "num_batches",
     "num_replicas",
     "portable",
+    "repeatable",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",

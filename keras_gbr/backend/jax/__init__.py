@@ -1,6 +1,11 @@
 """JAX."""
 
-from keras_gbr.backend.jax.autodiff import compiled, require_second_derivatives, vjp
+from keras_gbr.backend.jax.autodiff import (
+    compiled,
+    repeatable,
+    require_second_derivatives,
+    vjp,
+)
 from keras_gbr.backend.jax.training import Trainer, jit_compile
 from keras_gbr.backend.single import num_replicas, replica_id, replica_mean
 
@@ -9,6 +14,7 @@ __all__ = [
     "compiled",
     "jit_compile",
     "num_replicas",
+    "repeatable",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",

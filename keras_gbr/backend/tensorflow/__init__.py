@@ -1,5 +1,6 @@
 """TensorFlow."""
 
+from keras_gbr.backend.in_place import repeatable
 from keras_gbr.backend.tensorflow.autodiff import compiled, vjp
 from keras_gbr.backend.tensorflow.distribution import num_replicas, replica_id, replica_mean
 from keras_gbr.backend.tensorflow.second_derivatives import (
@@ -12,6 +13,7 @@ __all__ = [
     "compiled",
     "jit_compile",
     "num_replicas",
+    "repeatable",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",
