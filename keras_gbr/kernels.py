@@ -169,6 +169,35 @@ def check_kernels(layer: keras.Layer) -> list[Kernel]:
     return kernels
 
 
+def check_start(kernel: Kernel, center: bool) -> None:
+    """Refuses a kernel that starts without a direction, and would stay as it starts.
+
+    Args:
+        kernel: The kernel.
+        center: Whether its mean is subtracted.
+
+    Raises:
+        ValueError: Its initializer gives zeros or, with `center`, one number throughout.
+    """
+    part = kernel.name.rsplit("/", 1)[-1]
+    names = (f"{part}_initializer", f"{part.removesuffix('_kernel')}_initializer")
+    found = [(name, vars(kernel.layer)[name]) for name in names if name in vars(kernel.layer)]
+    constants = (keras.initializers.Zeros, keras.initializers.Ones, keras.initializers.Constant)
+    if not found or not isinstance(found[0][1], constants):
+        return
+    name, initializer = found[0]
+    is_zero = isinstance(initializer, keras.initializers.Zeros)
+    is_zero = is_zero or getattr(initializer, "value", None) == 0
+    if is_zero or center:
+        raise fail(
+            f"Kernel {kernel.name!r} starts with one number throughout, has no direction, and "
+            "would be zero for good. Take another initializer, such as "
+            '"glorot_uniform", or leave the layer as it is.',
+            name,
+            initializer,
+        )
+
+
 def check_plain(layer: keras.Layer) -> None:
     """Refuses a layer whose kernel is no longer one variable of floating-point numbers.
 

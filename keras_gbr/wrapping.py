@@ -85,15 +85,20 @@ def build_from_shapes(layer: keras.Layer, *args: Any, **kwargs: Any) -> None:
     """
     if not _is_built_by_call(layer):
         layer.build(*args, **kwargs)
+    if not _has_unbuilt(layer):
         return
+    # A `build` may leave layers inside to the first call.
     for shapes in (*args, *kwargs.values()):
         layer(keras.tree.map_shape_structure(keras.KerasTensor, shapes))
 
 
 def _is_built_by_call(layer: keras.Layer) -> bool:
     """Whether a layer has no `build` of its own, but layers inside it that are not built."""
-    has_none = type(layer).build is keras.Layer.build
-    return has_none and any(not child.built for child in layer._layers)
+    return type(layer).build is keras.Layer.build and _has_unbuilt(layer)
+
+
+def _has_unbuilt(layer: keras.Layer) -> bool:
+    return any(not child.built for child in layer._layers)
 
 
 def _symbolic(arguments: Any) -> Any:
@@ -163,10 +168,22 @@ class Reparametrized(Transparent):
         super().build(*args, **kwargs)
         _check_unwrapped(self.layer)
         kernels = check_kernels(self.layer)
+        for kernel in kernels:
+            self.check_kernel(kernel)
         self.kernel_parameters = [
             self.build_parameter(kernel, "" if len(kernels) == 1 else f"{_flat(kernel.name)}_")
             for kernel in kernels
         ]
+
+    def check_kernel(self, kernel: Kernel) -> None:
+        """Refuses a kernel that `reparametrize` would make useless; none by default.
+
+        Args:
+            kernel: The kernel.
+
+        Raises:
+            ValueError: It is one.
+        """
 
     def build_parameter(self, kernel: Kernel, prefix: str) -> Any:
         """Creates the variable that `reparametrize` needs besides a kernel; none by default.
