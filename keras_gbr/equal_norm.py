@@ -78,7 +78,10 @@ def check_direction(
         ValueError: The filters have one entry.
     """
     axes = filter_axis if isinstance(filter_axis, tuple) else (filter_axis,)
-    filters = math.prod(shape[axis] for axis in axes) if shape else 1
+    rank = len(shape)
+    if any(not -rank <= axis < rank for axis in axes):
+        return  # `as_matrix` refuses such axes
+    filters = math.prod(shape[axis] for axis in {axis % rank for axis in axes})
     if math.prod(shape) == filters:
         raise fail(
             f"Filters of one entry are zero once their mean is subtracted, for good. {way_out}",

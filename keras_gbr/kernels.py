@@ -13,6 +13,17 @@ not number filters are the fan-in:
 | `SeparableConv1D`, `SeparableConv2D` | one depthwise, one pointwise | as those |
 | `Embedding` | `(tokens, out)` | 0: each row |
 | recurrent cells, input and recurrent | `(in, gates * units)` | -1: each gate's columns |
+
+A layer of your own that makes kernels with `add_weight` says so in an attribute of the class (or a
+property), `gbr_kernels`: the names of the attributes that hold them, with the axes of the filters.
+
+```python
+class Projection(keras.layers.Layer):
+    gbr_kernels = {"weight": -1}
+
+    def build(self, shape):
+        self.weight = self.add_weight(shape=(shape[-1], 8))
+```
 """
 
 import math
@@ -90,6 +101,8 @@ def kernels_of(layer: keras.Layer) -> list[Kernel]:
 
 def _walk(layer: keras.Layer, path: str, rule: dict[str, Axes] | None = None) -> Iterator[Kernel]:
     rule = _rule(layer) if rule is None else rule
+    declared = _declared(layer)
+    rule = {**rule, **declared}
     if rule:
         check_plain(layer)
     for name, axis in rule.items():
@@ -97,10 +110,32 @@ def _walk(layer: keras.Layer, path: str, rule: dict[str, Axes] | None = None) ->
         attribute = name if name in vars(layer) else f"_{name}"
         if vars(layer).get(attribute) is not None:
             yield Kernel(path + name, layer, axis, attribute)
-    if not rule:
+    if rule.keys() == declared.keys():
         of_cell = CELL_RULE if isinstance(layer, CONVOLUTIONAL_LSTMS) else None
         for child in layer._layers:
             yield from _walk(child, f"{path}{child.name}/", of_cell)
+
+
+def _declared(layer: keras.Layer) -> dict[str, Axes]:
+    """The kernels that the author of a layer declares, in `gbr_kernels`.
+
+    Raises:
+        ValueError: They are not attributes of the built layer with axes.
+    """
+    declared = getattr(layer, "gbr_kernels", {})
+    fits = isinstance(declared, dict) and all(
+        isinstance(axes, (int, tuple))
+        and (not layer.built or isinstance(vars(layer).get(name), keras.Variable))
+        for name, axes in declared.items()
+    )
+    if not fits:
+        raise fail(
+            f"`gbr_kernels` of {type(layer).__name__} must be a dict of the names of attributes "
+            'that hold a variable, with the axes of its filters: {"weight": -1}.',
+            "gbr_kernels",
+            declared,
+        )
+    return declared
 
 
 def _rule(layer: keras.Layer) -> dict[str, Axes]:

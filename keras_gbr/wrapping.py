@@ -36,7 +36,7 @@ class Transparent(keras.layers.Wrapper):
         inner = self.layer
         while isinstance(inner, Transparent):
             inner = inner.layer
-        if not self.built and _is_built_by_call(inner):
+        if not self.built and _needs_call(inner, args, kwargs):
             with keras.name_scope(self.name):
                 inner(*_symbolic(args), **_symbolic(kwargs))
         return super().__call__(*args, **kwargs)
@@ -97,6 +97,15 @@ def _is_built_by_call(layer: keras.Layer) -> bool:
     return type(layer).build is keras.Layer.build and _has_unbuilt(layer)
 
 
+def _needs_call(layer: keras.Layer, args: Any, kwargs: Any) -> bool:
+    """Whether shapes may not be enough to build a layer, but the arguments of its call are."""
+    if _is_built_by_call(layer):
+        return True
+    leaves = keras.tree.flatten((args, kwargs))
+    is_foreign = type(layer).__module__.split(".")[0] != "keras"
+    return is_foreign and _has_unbuilt(layer) and sum(hasattr(v, "shape") for v in leaves) > 1
+
+
 def _has_unbuilt(layer: keras.Layer) -> bool:
     return any(not child.built for child in layer._layers)
 
@@ -132,7 +141,8 @@ class Reparametrized(Transparent):
 
     A layer with several kernels (`LSTM`, `SeparableConv2D`), or one that holds other layers
     (`MultiHeadAttention`, `Bidirectional`, a layer of your own), has each of its kernels
-    replaced, see `keras_gbr.kernels` for what they and their filters are.
+    replaced, see `keras_gbr.kernels` for what they and their filters are. A layer of your own
+    names those that it makes with `add_weight` in `gbr_kernels`, `{"weight": -1}`.
 
     A subclass implements `reparametrize` and may give each kernel a parameter of its own in
     `build_parameter`.

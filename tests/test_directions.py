@@ -21,7 +21,7 @@ REFUSED = {
     "recurrent zeros": (
         lambda: gbr.ENC(layers.GRU(3, recurrent_initializer="zeros"), center=False),
         (5, 2),
-        "recurrent_initializer",
+        "initializer",
     ),
     "ones": (lambda: gbr.ENC(layers.Dense(3, kernel_initializer="ones")), TWO, "initializer"),
 }  # fmt: skip
