@@ -51,7 +51,9 @@ def test_a_kernel_with_a_direction_is_taken(case):
 def test_the_constraint_refuses_it_when_it_sees_the_kernel():
     with pytest.raises(ValueError, match=r"`center=False`.*Received: w=\(1, 3\)"):
         gbr.EqualNorm()(np.ones((1, 3), "float32"))
-    assert np.any(keras.ops.convert_to_numpy(gbr.EqualNorm(center=False)(np.ones((1, 3)))))
+    assert np.any(
+        keras.ops.convert_to_numpy(gbr.EqualNorm(center=False)(np.ones((1, 3), "float32")))
+    )
 
 
 def test_apply_enc_leaves_it_alone_and_says_so():
