@@ -13,7 +13,6 @@ from keras_gbr.inner import input_index, layer_at, replaced_outputs, require_bat
 from keras_gbr.inputs import as_taken, check_differentiable, first_samples, is_differentiable
 from keras_gbr.losses import per_sample_losses
 from keras_gbr.precision import at_least_float32
-from keras_gbr.sandbox import Sandbox
 
 
 class ForwardPass:
@@ -70,13 +69,14 @@ class ForwardPass:
         self._taken: dict[Any, list[Any]] = {}
         self._parts: dict[float, ForwardPass] = {}
         floats = [leaf for leaf in _leaves(self.x) if is_differentiable(leaf)]
-        self.y_pred, watched, self._gradients = backend.record(
-            self._record,
-            floats,
-            watches=bool(at),
-            parameters=model.trainable_weights if parameters else (),
-            layers=model._flatten_layers(),
-        )
+        with backend.repeatable(model.trainable_weights) as self._repeatable:
+            self.y_pred, watched, self._gradients = backend.record(
+                self._record,
+                floats,
+                watches=bool(at),
+                parameters=model.trainable_weights if parameters else (),
+                layers=model._flatten_layers(),
+            )
         inputs = {
             index: [leaf] if is_differentiable(leaf) else []
             for index, leaf in enumerate(_leaves(self.x))
@@ -138,7 +138,7 @@ class ForwardPass:
             x, y, sample_weight = (
                 first_samples(data, size) for data in (self.x, self.y, self.sample_weight)
             )
-            with Sandbox(self._state):
+            with self._repeatable(self._state):
                 self._parts[fraction] = ForwardPass(
                     self.model, x, y, sample_weight, self._training, self._parameters, self._at
                 )
@@ -161,7 +161,7 @@ class ForwardPass:
             return tensor + ops.cast(next(remaining), tensor.dtype)
 
         place = self._places.get(at)
-        with Sandbox(self._state):
+        with self._repeatable(self._state):
             if isinstance(place, keras.Layer):
                 with replaced_outputs(place, moved):
                     return self._run(self.x)

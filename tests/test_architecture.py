@@ -10,7 +10,7 @@ import keras_gbr
 ROOT = pathlib.Path(keras_gbr.__file__).parent
 # Each module imports from rows above its own, or from its own package.
 ORDER = [
-    ["_validation", "precision", "sandbox", "gaussian"],
+    ["_validation", "precision", "sandbox", "gaussian", "replacing"],
     ["kernels", "structure"],
     ["norms", "equal_norm"],
     ["backend"],

@@ -5,7 +5,8 @@ from typing import Any
 
 import keras
 
-from keras_gbr.layers import ENC, Regularized
+from keras_gbr.kernels import check_start, kernels_of
+from keras_gbr.layers import ENC, Regularized, check_shape
 from keras_gbr.model import GBRMixin, GBRModel
 from keras_gbr.regularizers import resolved
 from keras_gbr.structure import check_built
@@ -46,7 +47,9 @@ def apply_enc(
             for every layer of that name, of a model in the model too; "encoder/dense" is the
             one in `encoder`, "encoder" all in it. By default all that have a kernel and are not
             wrapped, the classifier and embeddings included. A kernel of norm 1 makes small
-            outputs: follow the classifier by batch normalisation, or leave it out.
+            outputs: follow the classifier by batch normalisation, or leave it out. A layer with a
+            kernel whose filters have one entry, such as a recurrent one on a univariate series,
+            is left alone with `center`; `dry_run` says so.
         alpha: See `ENC`.
         per_filter: See `ENC`.
         center: See `ENC`.
@@ -77,7 +80,12 @@ def apply_enc(
     def wrap(layer: keras.Layer, name: str) -> keras.Layer:
         return ENC(layer, alpha, per_filter, center, learnable_alpha, name=name)
 
-    return _wrapped(model, layers, wrap, _is_unwrapped, dry_run)
+    def check(layer: keras.Layer) -> None:
+        for kernel in kernels_of(layer):
+            check_start(kernel, center)
+            check_shape(kernel, per_filter, center)
+
+    return _wrapped(model, layers, wrap, _is_unwrapped, dry_run, check)
 
 
 def apply_regularizer(
@@ -121,9 +129,23 @@ def _wrapped(
     wrap: Callable[[keras.Layer, str], keras.Layer],
     takes: Callable[[keras.Layer], bool],
     dry_run: bool,
+    check: Callable[[keras.Layer], None] = lambda layer: None,
 ) -> keras.Model | list[LayerChange]:
+    """The model with its chosen layers wrapped, or what would be done.
+
+    `check` refuses a layer whose kernels cannot be changed to any use. By default such a layer
+    is left alone; one that is chosen is an error.
+    """
     check_built(model)
-    places = {id(place.layer): place for place in selected(model, layers, takes)}
+    places, left = {}, []
+    for place in selected(model, layers, takes):
+        try:
+            check(place.layer)
+            places[id(place.layer)] = place
+        except ValueError as error:
+            if layers is not None:
+                raise cannot_change(place, error) from error
+            left.append(place.change(str(error)))
 
     def change(layer: keras.Layer) -> tuple[keras.Layer, keras.Layer]:
         copy = clone(layer)
@@ -137,7 +159,7 @@ def _wrapped(
     if dry_run:
         for place in places.values():
             change(place.layer)  # for what it refuses
-        return [place.change for place in places.values()]
+        return [*(place.change() for place in places.values()), *left]
     return rebuilt(model, change, _class_for)
 
 

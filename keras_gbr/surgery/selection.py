@@ -15,13 +15,14 @@ Layers = Callable[[keras.Layer], bool] | str | Sequence[str] | None
 
 @dataclass(frozen=True)
 class LayerChange:
-    """A layer that an operation on a model changes, as `dry_run=True` lists it.
+    """A layer that an operation on a model changes or leaves alone, as `dry_run=True` lists it.
 
     Attributes:
         path: The name of the layer, after those of the nested models that it is in: "conv1",
             "encoder/dense".
         layer: The name of its class.
         kernels: Name and shape of each of its kernels.
+        left_alone: Why the layer is not changed, empty if it is.
 
     Example:
 
@@ -34,10 +35,12 @@ class LayerChange:
     path: str
     layer: str
     kernels: tuple[tuple[str, tuple[int, ...]], ...]
+    left_alone: str = ""
 
     def __str__(self) -> str:
         kernels = ", ".join(f"{name} {shape}" for name, shape in self.kernels)
-        return f"{self.path} ({self.layer}): {kernels}"
+        reason = f"; left alone: {self.left_alone}" if self.left_alone else ""
+        return f"{self.path} ({self.layer}): {kernels}{reason}"
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,10 @@ class Place:
             return error
         return None
 
-    @property
-    def change(self) -> LayerChange:
+    def change(self, left_alone: str = "") -> LayerChange:
+        """What `dry_run=True` says of the layer, with the reason if it is not changed."""
         kernels = [(raw.name, tuple(raw.variable.shape)) for raw in kernels_of(self.layer)]
-        return LayerChange(self.paths[0], type(self.layer).__name__, tuple(kernels))
+        return LayerChange(self.paths[0], type(self.layer).__name__, tuple(kernels), left_alone)
 
 
 def selected(

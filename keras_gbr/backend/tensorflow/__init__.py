@@ -1,5 +1,6 @@
 """TensorFlow."""
 
+from keras_gbr.backend.in_place import repeatable
 from keras_gbr.backend.tensorflow.autodiff import compiled, record
 from keras_gbr.backend.tensorflow.devices import on_accelerator
 from keras_gbr.backend.tensorflow.distribution import num_replicas, replica_id, replica_mean
@@ -17,6 +18,7 @@ __all__ = [
     "num_replicas",
     "on_accelerator",
     "record",
+    "repeatable",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",

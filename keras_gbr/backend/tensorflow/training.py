@@ -63,11 +63,18 @@ class Trainer(StatefulTrainer):
     def make_train_function(self, force: bool = False) -> Any:
         """Compiles the step of `fit`; called by Keras before the first one."""
         distribution.check_training(self)
-        if distribution.replicas_of(self) == 1 or len(self._terms.kinds) == 1:  # type: ignore[attr-defined]
+        if len(self._terms.kinds) == 1 or not self._takes_one_step_of_replicas():  # type: ignore[attr-defined]
             return super().make_train_function(force)  # type: ignore[misc]
         if self.train_function is None or force:  # type: ignore[has-type]
             self.train_function = self._train_function_of_kinds()
         return self.train_function
+
+    def _takes_one_step_of_replicas(self) -> bool:
+        """Whether layers may wait for other replicas, if there is one alone too.
+
+        Several steps in one graph need branches, which Python cannot choose between.
+        """
+        return distribution.has_strategy(self) and self.steps_per_execution == 1  # type: ignore[attr-defined]
 
     def _train_function_of_kinds(self) -> Callable[[Any], Any]:
         # Replicas cannot meet in a branch: each kind of step is a graph, and Python chooses.
