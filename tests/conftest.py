@@ -37,8 +37,11 @@ if BACKEND == "torch":
 FILES_OF = {
     "tensorflow": [
         "backends",
+        "cut_derivatives",
         "distribute",
         "exports",
+        "layer_precisions",
+        "mends",
         "multi_worker",
         "onnx",
         "second_derivatives",
