@@ -73,7 +73,8 @@ def per_sample_losses(compile_loss: Any, y: Any, y_pred: Any) -> Any:
         entry._replace(loss=_PerSample(entry.loss)) for entry in compile_loss._flat_losses
     ]
     unreduced._metrics = [None] * len(unreduced._flat_losses)
-    return unreduced.call(y, y_pred)
+    with keras.name_scope("compile_loss"):  # as the compiled loss itself
+        return unreduced.call(y, y_pred)
 
 
 def _copy(loss: Any) -> Any:

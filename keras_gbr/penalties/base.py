@@ -30,7 +30,8 @@ class Penalty:
 
     Args:
         weight: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the number
-            of updates. With 0 the value is tracked and training is left as it is.
+            of updates. With 0 the value is tracked and training is left as it is; as the weight
+            may change, a step costs and needs what it does with another weight.
         interval: Whole number >= 1: the penalty is part of every `interval`-th step alone, the
             first included, with `interval` times its weight ("lazy regularization"). The other
             steps cost what they cost without it, and the metric is the mean over the steps that

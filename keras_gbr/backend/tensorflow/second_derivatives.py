@@ -176,8 +176,10 @@ def _place(calls: list[Any], model: Any) -> str:
     names = [call.name for call in calls]
     while True:
         scopes = [scope for name in names for scope in name.split("/")[:-1]]
-        if "compile_loss" in scopes:
-            return f"loss {scopes[scopes.index('compile_loss') + 1]!r}"
+        # Further uses of a scope have a number.
+        plain = [re.sub(r"_\d+$", "", scope) for scope in scopes]
+        if "compile_loss" in plain[:-1]:
+            return f"loss {plain[plain.index('compile_loss') + 1]!r}"
         path = "/".join(dict.fromkeys(_layers_of(scopes, layers)))
         if path:
             return f"layer {path!r}" + ("" if names[0] == calls[0].name else " or what follows it")
