@@ -22,8 +22,8 @@ def clone(
 ) -> keras.Layer:
     """A new layer that computes the same, its weights aside.
 
-    It is made by the first of these ways that gives one like the old: `from_config` of its
-    configuration, Keras' serialization, the arguments of the constructor as Keras remembers
+    It is made by the first of these ways that gives one like the old: `from_config` or the
+    constructor with its configuration, Keras' serialization, the arguments of the constructor as Keras remembers
     them, and a copy of the object itself, part by part. That is built and has the weights, too.
 
     Args:
@@ -35,10 +35,10 @@ def clone(
         ValueError: None of the ways gives one.
     """
     errors = []
-    for way in (_from_config, _reserialized, _from_constructor):
+    for way in (_from_config, _from_functions, _reserialized, _from_constructor):
         try:
             new = _made(way, layer, edit)
-            if is_custom(layer):
+            if not isinstance(layer, keras.Model) and is_custom(layer):
                 check_like(layer, new, lambda way=way: _made(way, layer, edit))
         except Exception as error:
             errors.append(error)
@@ -79,21 +79,30 @@ def _made(way: Callable[..., keras.Layer], layer: keras.Layer, edit: Edit) -> ke
 
 
 def _from_config(layer: keras.Layer, edit: Edit) -> keras.Layer:
-    cls = type(layer)
+    if isinstance(layer, keras.layers.Lambda):
+        raise TypeError("Keras takes a `Lambda` for untrusted, whatever it is made from")
     config = _config(layer)
     config = {**_unbuilt(edit(config)), **_lambdas(layer, config)}
-    config = _taken(cls, config)
-    # Keras takes a `Lambda` for untrusted, whatever it is made from.
-    return cls(**config) if isinstance(layer, keras.layers.Lambda) else cls.from_config(config)
+    return type(layer).from_config(_taken(type(layer), config))
+
+
+def _from_functions(layer: keras.Layer, edit: Edit) -> keras.Layer:
+    """By the constructor, for `from_config` that takes no functions but serialized ones."""
+    config = _config(layer)
+    lambdas = _lambdas(layer, config)
+    if not lambdas:
+        raise TypeError("the configuration holds no functions")
+    return type(layer)(**_taken(type(layer), {**_unbuilt(edit(config)), **lambdas}))
 
 
 def _reserialized(layer: keras.Layer, edit: Edit) -> keras.Layer:
     with warnings.catch_warnings():
+        # Keras refuses to make it from that, and rightly: it would lose its globals.
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
         serialized = keras.saving.serialize_keras_object(layer)
     config = _taken(type(layer), _unbuilt(edit(serialized["config"])))
     serialized = {**_unbuilt(serialized), "config": config}
-    return keras.saving.deserialize_keras_object(serialized, safe_mode=False)
+    return keras.saving.deserialize_keras_object(serialized)
 
 
 def _from_constructor(layer: keras.Layer, edit: Edit) -> keras.Layer:
@@ -172,7 +181,7 @@ def _config(layer: keras.Layer) -> dict[str, Any]:
 
 def _lambdas(layer: keras.Layer, config: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a layer that are functions without a name, which none can be found by."""
-    held = {key: vars(layer).get(key) for key in config}
+    held = {key: vars(layer).get(key, vars(layer).get(f"_{key}")) for key in config}
     return {
         key: value
         for key, value in held.items()

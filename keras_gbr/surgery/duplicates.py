@@ -259,8 +259,6 @@ def _is_graph(layer: Any) -> bool:
     return isinstance(layer, (keras.Function, keras.Sequential))
 
 
-
-
 def _is_constant(value: Any) -> bool:
     """Whether nothing can change an object, so that two layers may hold it."""
     if isinstance(value, keras.DTypePolicy):

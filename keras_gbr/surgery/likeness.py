@@ -12,6 +12,8 @@ from keras_gbr.wrapping import Transparent
 
 SIMPLE = (bool, int, float, str, type(None))
 KNOWN = ("keras", "keras_gbr")
+# Names are set by whoever asks for a copy, the rest by Keras.
+NO_SETTINGS = ("name", "built", "use_cudnn", "build", "quantize", "call")
 
 
 class Unlike(ValueError):
@@ -79,7 +81,7 @@ def _compare_settings(
 ) -> None:
     """Compares attributes that are numbers, strings, functions or objects made of these."""
     for name, value in old.items():
-        if name.startswith("_") or name in ("built", "use_cudnn", "build", "quantize", "call"):
+        if name.startswith("_") or name in NO_SETTINGS:
             continue
         if name not in new:
             if started and _is_simple(value):
