@@ -32,9 +32,9 @@ T5GEMMA = {
 
 def resnet():
     return M.ResNetBackbone(
-        input_conv_filters=[4],
+        input_conv_filters=[64],
         input_conv_kernel_sizes=[3],
-        stackwise_num_filters=[4, 4, 4, 4],
+        stackwise_num_filters=[64, 4, 4, 4],
         stackwise_num_blocks=[1, 1, 1, 1],
         stackwise_num_strides=[1, 2, 2, 2],
         block_type="basic_block",
@@ -150,28 +150,12 @@ def stable_diffusion():
     )
 
 
-def gemma4():
-    encoder = M.Gemma4VisionEncoder(
-        image_size=16,
-        patch_size=4,
-        pool_size=2,
-        num_layers=1,
-        num_heads=2,
-        head_dim=4,
-        num_key_value_heads=2,
-        hidden_dim=8,
-        intermediate_dim=16,
-        output_dim=8,
-    )
-    return M.Gemma4Backbone(**SIZED, image_size=16, vision_encoder=encoder)
-
-
 def densenet():
     return M.DenseNetBackbone([1, 1, 1], image_shape=SHAPE, growth_rate=4)
 
 
 def cspnet():
-    return M.CSPNetBackbone(8, 3, 1, [1, 1], [1, 2], [8, 16], "dark_block", image_shape=SHAPE)
+    return M.CSPNetBackbone(8, 3, 1, [1, 1], [1, 2], [8, 16], "dark", image_shape=SHAPE)
 
 
 def smollm3():
@@ -277,9 +261,9 @@ FAMILIES = {
     "flux": flux,
     "gemma": lambda: M.GemmaBackbone(**SIZED),
     "gemma3": lambda: M.Gemma3Backbone(**SIZED, image_size=16),
-    "gemma4": gemma4,
+    "gemma4": lambda: M.Gemma4Backbone(**SIZED, image_size=16),
     "gpt2": lambda: M.GPT2Backbone(**SHORT),
-    "gpt_neo_x": lambda: M.GPTNeoXBackbone(**SHORT),
+    "gpt_neo_x": lambda: M.GPTNeoXBackbone(**SHORT, rotary_percentage=0.5),
     "gpt_oss": lambda: M.GptOssBackbone(**GROUPED, num_experts=2),
     "hgnetv2": hgnet,
     "llama": lambda: M.LlamaBackbone(**GROUPED),

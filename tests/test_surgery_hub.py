@@ -6,10 +6,11 @@ A few families by default; `KERAS_GBR_ALL_FAMILIES=1` takes all.
 import os
 
 import keras
-import keras_gbr as gbr
 import pytest
 from calls import assert_equal
 from hub_families import FAMILIES, inputs_of
+
+import keras_gbr as gbr
 
 FEW = ["clip", "deit", "edrec", "efficientnet", "gpt_neo_x", "llama", "mit", "qwen3", "vit"]
 CHOSEN = list(FAMILIES) if os.environ.get("KERAS_GBR_ALL_FAMILIES") else FEW

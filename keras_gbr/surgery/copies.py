@@ -10,9 +10,8 @@ import keras
 
 from keras_gbr import _validation as check
 from keras_gbr.surgery.duplicates import duplicate
-from keras_gbr.surgery.likeness import Unlike, check_like, is_custom
+from keras_gbr.surgery.likeness import check_like, is_custom
 from keras_gbr.surgery.state import children
-
 
 Edit = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -23,8 +22,9 @@ def clone(
     """A new layer that computes the same, its weights aside.
 
     It is made by the first of these ways that gives one like the old: `from_config` or the
-    constructor with its configuration, Keras' serialization, the arguments of the constructor as Keras remembers
-    them, and a copy of the object itself, part by part. That is built and has the weights, too.
+    constructor with its configuration, Keras' serialization, the arguments of the constructor
+    as Keras remembers them, and a copy of the object itself, part by part. That is built and
+    has the weights, too.
 
     Args:
         layer: The layer.
@@ -44,8 +44,8 @@ def clone(
             errors.append(error)
             continue
         return new
-    if isinstance(layer, keras.Model):
-        raise _cannot_copy(layer, errors[0]) from errors[0]
+    if isinstance(layer, keras.Model) and layer.compiled:
+        raise _cannot_copy(layer, errors[0], "; and it is compiled") from errors[0]
     try:
         new = duplicate(layer, replace)
     except Exception as error:

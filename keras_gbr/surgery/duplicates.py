@@ -188,7 +188,7 @@ class _Duplication:
         else:
             add = list.append if kind is list else set.add
             for part in old:
-                add(new, self.copy(part))  # type: ignore[arg-type]
+                add(new, self.copy(part))
         if hasattr(old, "tracker"):
             new.tracker = self.copy(old.tracker)
         return new
@@ -276,7 +276,7 @@ def _is_plain(value: Any) -> bool:
     if hasattr(value, "_obj_type"):  # Keras copies these by saving them
         return True
     has_slots = any(vars(base).get("__slots__") for base in cls.__mro__)
-    is_python = cls.__new__ is object.__new__ and not has_slots
+    is_python = getattr(cls, "__new__", None) is getattr(object, "__new__", None) and not has_slots
     has_own = any(
         getattr(cls, name, None) is not getattr(object, name, None)
         for name in ("__deepcopy__", "__reduce_ex__", "__reduce__", "__getstate__")

@@ -16,7 +16,7 @@ KNOWN = ("keras", "keras_gbr")
 NO_SETTINGS = ("name", "built", "use_cudnn", "build", "quantize", "call")
 
 
-class Unlike(ValueError):
+class UnlikeError(ValueError):
     """A copy differs from what it was made from."""
 
 
@@ -37,7 +37,7 @@ def check_like(old: keras.Layer, new: keras.Layer, again: Callable[[], keras.Lay
         again: Makes another such copy, to be built.
 
     Raises:
-        Unlike: The two differ.
+        UnlikeError: The two differ.
     """
     _compare(old, new, started=False)
     if not old.built or not _builds_itself(new):
@@ -62,10 +62,13 @@ def _compare(old: keras.Layer, new: keras.Layer, started: bool) -> None:
     if started and new.built:
         shapes = [sorted(_shapes(layer)) for layer in (old, new)]
         if not isinstance(old, Transparent) and shapes[0] != shapes[1]:
-            raise Unlike(f"the variables of {old.name!r} would be {shapes[1]}, not {shapes[0]}")
+            raise UnlikeError(
+                f"the variables of {old.name!r} would be {shapes[1]}, not {shapes[0]}"
+            )
     inner = children(old), children(new)
-    if started and new.built and len(inner[0]) != len(inner[1]):
-        raise Unlike(f"{old.name!r} would hold {len(inner[1])} layers, not {len(inner[0])}")
+    # Layers that only `build` makes are unknown to a wrapper until then.
+    if len(inner[0]) != len(inner[1]) and (new.built or _is_own(old)):
+        raise UnlikeError(f"{old.name!r} would hold {len(inner[1])} layers, not {len(inner[0])}")
     if len(inner[0]) == len(inner[1]):
         for pair in zip(*inner, strict=True):
             _compare(*pair, started and pair[1].built)
@@ -85,7 +88,7 @@ def _compare_settings(
             continue
         if name not in new:
             if started and _is_simple(value):
-                raise Unlike(f"{name!r} of {owner!r} would be missing")
+                raise UnlikeError(f"{name!r} of {owner!r} would be missing")
             continue
         other = new[name]
         if other is None and not started:  # set by `build`
@@ -100,7 +103,7 @@ def _compare_settings(
             if is_same:
                 _compare_settings(f"{owner}.{name}", vars(value), vars(other), started, depth + 1)
         if not is_same:
-            raise Unlike(f"{name!r} of {owner!r} would be {other!r}, not {value!r}")
+            raise UnlikeError(f"{name!r} of {owner!r} would be {other!r}, not {value!r}")
 
 
 def _is_simple(value: Any) -> bool:
