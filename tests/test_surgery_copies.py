@@ -168,7 +168,6 @@ def values(model):
 def test_a_copy_is_equal_and_shares_nothing(name, tmp_path):
     model = KINDS[name]()
     x = batch((4, *model.input_shape[1:]))
-    before = values(model)
     plain, wrapped = gbr.strip(model), gbr.apply_enc(model)
     regularized = gbr.apply_regularizer(model, gbr.ShiftedL2(1e-3))
     assert_equal(plain(x), model(x))
@@ -180,6 +179,7 @@ def test_a_copy_is_equal_and_shares_nothing(name, tmp_path):
         assert held.isdisjoint(id(variable) for variable in copy.variables)
     plain.save_weights(tmp_path / "copy.weights.h5")
     model.load_weights(tmp_path / "copy.weights.h5")
+    before = values(model)
     wrapped.compile(keras.optimizers.SGD(0.1), "mse")
     plain.compile(keras.optimizers.SGD(0.1), "mse")
     for copy in (wrapped, plain):

@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -39,7 +40,7 @@ def clone(
         try:
             new = _made(way, layer, edit)
             if not isinstance(layer, keras.Model) and is_custom(layer):
-                check_like(layer, new, lambda way=way: _made(way, layer, edit))
+                check_like(layer, new, partial(_made, way, layer, edit))
         except Exception as error:
             errors.append(error)
             continue
