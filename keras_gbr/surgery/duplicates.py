@@ -134,7 +134,9 @@ class _Duplication:
 
     def _fill(self, old: Any, new: Any) -> None:
         is_operation = isinstance(old, keras.Operation)
-        for name, value in vars(old).items():
+        for name in _slots(old):
+            object.__setattr__(new, name, self.copy(getattr(old, name)))
+        for name, value in getattr(old, "__dict__", {}).items():
             if is_operation and name in CALLS:
                 vars(new)[name] = CALLS[name]()
             elif not (is_operation and name in MADE_BY_NEW):
@@ -271,14 +273,23 @@ def _is_constant(value: Any) -> bool:
 def _is_plain(value: Any) -> bool:
     """Whether the attributes of an object are all there is to it."""
     cls = type(value)
-    if not hasattr(value, "__dict__") or cls.__module__ == "builtins":
+    if cls.__module__ == "builtins" or not (hasattr(value, "__dict__") or _slots(value)):
         return False
     if hasattr(value, "_obj_type"):  # Keras copies these by saving them
         return True
-    has_slots = any(vars(base).get("__slots__") for base in cls.__mro__)
-    is_python = getattr(cls, "__new__", None) is getattr(object, "__new__", None) and not has_slots
+    is_python = getattr(cls, "__new__", None) is getattr(object, "__new__", None)
     has_own = any(
         getattr(cls, name, None) is not getattr(object, name, None)
         for name in ("__deepcopy__", "__reduce_ex__", "__reduce__", "__getstate__")
     )
     return is_python and not has_own
+
+
+def _slots(value: Any) -> list[str]:
+    """The attributes of an object that are set and not in its `__dict__`."""
+    names: list[str] = []
+    for cls in type(value).__mro__:
+        slots = vars(cls).get("__slots__", ())
+        names += [slots] if isinstance(slots, str) else slots
+    held = [name for name in names if name not in ("__dict__", "__weakref__")]
+    return [name for name in held if hasattr(value, name)]

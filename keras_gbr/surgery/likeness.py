@@ -71,6 +71,8 @@ def _compare(old: keras.Layer, new: keras.Layer, started: bool) -> None:
         raise UnlikeError(f"{old.name!r} would hold {len(inner[1])} layers, not {len(inner[0])}")
     if len(inner[0]) == len(inner[1]):
         for pair in zip(*inner, strict=True):
+            if started and new.built and pair[0].variables and not pair[1].built:
+                raise UnlikeError(f"`build` of {old.name!r} would leave {pair[0].name!r} unbuilt")
             _compare(*pair, started and pair[1].built)
 
 
