@@ -12,7 +12,7 @@ from hub_families import FAMILIES, inputs_of
 
 import keras_gbr as gbr
 
-FEW = ["clip", "deit", "edrec", "efficientnet", "gpt_neo_x", "llama", "mit", "qwen3", "vit"]
+FEW = ["deit", "efficientnet", "gemma4", "gpt_neo_x", "llama", "qwen3", "vit"]
 CHOSEN = list(FAMILIES) if os.environ.get("KERAS_GBR_ALL_FAMILIES") else FEW
 
 

@@ -93,7 +93,8 @@ def _compare_settings(
                 raise UnlikeError(f"{name!r} of {owner!r} would be missing")
             continue
         other = new[name]
-        if other is None and not started:  # set by `build`
+        if not started and (other is None or (isinstance(other, list) and not other)):
+            # `build` sets it.
             continue
         is_same = True
         if _is_simple(value) and _is_simple(other):
