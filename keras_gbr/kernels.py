@@ -116,6 +116,26 @@ def _walk(layer: keras.Layer, path: str, rule: dict[str, Axes] | None = None) ->
             yield from _walk(child, f"{path}{child.name}/", of_cell)
 
 
+def undeclared_weights(layer: keras.Layer) -> list[tuple[str, tuple[int, ...]]]:
+    """Weights that may be kernels, and are not known as such.
+
+    Args:
+        layer: A built layer.
+
+    Returns:
+        Names and shapes of the trainable weights with two axes or more that layers which Keras
+        does not come with make themselves, and do not declare in `gbr_kernels`.
+    """
+    known = {id(kernel.variable) for kernel in kernels_of(layer)}
+    return [
+        (variable.name, tuple(variable.shape))
+        for part in dict.fromkeys(layer._flatten_layers())
+        if not _is_of_keras(type(part))
+        for variable in part._trainable_variables
+        if len(variable.shape) > 1 and id(variable) not in known
+    ]
+
+
 def _declared(layer: keras.Layer) -> dict[str, Axes]:
     """The kernels that the author of a layer declares, in `gbr_kernels`.
 

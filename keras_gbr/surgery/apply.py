@@ -1,9 +1,12 @@
 """Wrapping the layers of a model."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_gbr.kernels import check_start, kernels_of
 from keras_gbr.layers import ENC, Regularized, check_shape
@@ -12,8 +15,17 @@ from keras_gbr.regularizers import resolved
 from keras_gbr.structure import check_built
 from keras_gbr.surgery.copies import clone
 from keras_gbr.surgery.rebuild import rebuilt
-from keras_gbr.surgery.selection import LayerChange, Layers, cannot_change, selected
+from keras_gbr.surgery.selection import (
+    LayerChange,
+    Layers,
+    cannot_change,
+    selected,
+    undeclared,
+)
 from keras_gbr.wrapping import Reparametrized
+
+# Outputs this much smaller, at most, are said to vanish.
+_VANISHING = 1e-6
 
 
 def apply_enc(
@@ -54,7 +66,8 @@ def apply_enc(
         per_filter: See `ENC`.
         center: See `ENC`.
         learnable_alpha: See `ENC`.
-        dry_run: Whether to return a list of what would be changed, instead of a model.
+        dry_run: Whether to return a list of what would be changed, instead of a model; after that
+            what would be left alone, though it has a kernel or may have one, with the reason.
 
     Returns:
         The new model, or a list of `LayerChange`.
@@ -85,7 +98,10 @@ def apply_enc(
             check_start(kernel, center)
             check_shape(kernel, per_filter, center)
 
-    return _wrapped(model, layers, wrap, _is_unwrapped, dry_run, check)
+    result = _wrapped(model, layers, wrap, _is_unwrapped, dry_run, check)
+    if isinstance(result, keras.Model):
+        _warn_of_small_outputs(result)
+    return result
 
 
 def apply_regularizer(
@@ -159,8 +175,34 @@ def _wrapped(
     if dry_run:
         for place in places.values():
             change(place.layer)  # for what it refuses
-        return [*(place.change() for place in places.values()), *left]
+        changes = [place.change() for place in places.values()]
+        return [*changes, *left, *(undeclared(model) if layers is None else ())]
     return rebuilt(model, change, _class_for)
+
+
+def _warn_of_small_outputs(model: keras.Model) -> None:
+    """Says so where kernels of norm 1 make outputs that vanish, as in VGG16."""
+    parts = list(dict.fromkeys(model._flatten_layers()))
+    if any("Normalization" in type(part).__name__ for part in parts):
+        return
+    shrinkage = 1.0
+    for part in parts:
+        if isinstance(part, Reparametrized):
+            for raw, kernel in zip(kernels_of(part.layer), part.kernels.values(), strict=True):
+                old, new = (
+                    float(np.linalg.norm(ops.convert_to_numpy(ops.copy(each))))
+                    for each in (raw.variable, kernel)
+                )
+                # A kernel of zeros is one that its author wants to start there.
+                shrinkage *= new / old if old else 1.0
+    if shrinkage < _VANISHING:
+        warnings.warn(
+            f"Model {model.name!r} has no normalisation, and its kernels of norm 1 make the "
+            f"outputs smaller by a factor of about {shrinkage:.0e}. Put a normalisation behind the "
+            "layers, give a larger `alpha` (twice the number of filters is what initialisers make "
+            "it), or leave layers out with `layers=`.",
+            stacklevel=3,
+        )
 
 
 def _is_unwrapped(layer: keras.Layer) -> bool:

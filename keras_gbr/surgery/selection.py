@@ -1,6 +1,5 @@
 """Which layers of a model an operation is about."""
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_gbr import _validation as check
-from keras_gbr.kernels import kernels_of
+from keras_gbr.kernels import kernels_of, undeclared_weights
 
 Layers = Callable[[keras.Layer], bool] | str | Sequence[str] | None
 
@@ -67,6 +66,19 @@ class Place:
         """What `dry_run=True` says of the layer, with the reason if it is not changed."""
         kernels = [(raw.name, tuple(raw.variable.shape)) for raw in kernels_of(self.layer)]
         return LayerChange(self.paths[0], type(self.layer).__name__, tuple(kernels), left_alone)
+
+
+def undeclared(model: keras.Model) -> list[LayerChange]:
+    """The layers of a model with weights that may be kernels and are not known as such."""
+    reason = (
+        "made with `add_weight`; if they are kernels, declare them in the class of the layer, "
+        '`gbr_kernels = {"weight": -1}`, with the axes of their filters'
+    )
+    return [
+        LayerChange(place.paths[0], type(place.layer).__name__, tuple(weights), reason)
+        for place in _places(model)
+        if place.refusal is None and (weights := undeclared_weights(place.layer))
+    ]
 
 
 def selected(
@@ -134,12 +146,10 @@ def _answers(place: Place, name: str) -> bool:
 
 def _no_such(places: list[Place], name: str) -> ValueError:
     known = [path for place in places if place.has_kernels for path in place.paths]
-    endings = {path.rsplit("/", 1)[-1]: path for path in reversed(known)}
-    candidates = dict.fromkeys([*known, *endings])
-    near = difflib.get_close_matches(name, candidates, n=5, cutoff=0.5) or known[:5]
+    near = check.closest(name, [*known, *(path.rsplit("/", 1)[-1] for path in known)])
     return check.fail(
         "`layers` must name layers with a kernel. Near that are "
-        f"{', '.join(repr(path) for path in near) or 'none in this model'}.",
+        f"{check.quoted(near) if near else 'none in this model'}.",
         "layers",
         name,
     )
