@@ -37,10 +37,6 @@ def main(folder, replicas, seeds):
 def run(source, replicas=0):
     """The logs and weights of a program, or its error."""
     keras.backend.clear_session()
-    if BACKEND == "jax":
-        import jax
-
-        jax.clear_caches()  # of programs that do not come again
     keras.utils.set_random_seed(0)
     variables = {"__name__": "program"}
     if replicas:
