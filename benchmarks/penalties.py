@@ -3,30 +3,36 @@
     python benchmarks/penalties.py                          # about ten minutes
     python benchmarks/penalties.py --tables interval --rounds 10
 
-One call is a group of eight training steps, so that a penalty of every eighth step is part of
-each. The variants take turns, A B C A B C ..., in one process; the ratios of the minima and of the
-medians are those to the first variant.
+One call of `fit` has eight training steps, so that a penalty of every eighth step is part of
+each; the options are those of step_time.py. The variants take turns, A B C A B C ..., in one
+process; the ratios of the minima and of the medians are those to the first variant.
 """
 
+import functools
+
 import keras
-from side_by_side import compiled, groups, run, small_resnet
+from fits import Fits, add_arguments, timed
+from side_by_side import compiled, run, small_resnet
 
 import keras_gbr as gbr
 
 
 def penalized(variants):
-    """Groups of steps on ResNet-20 by variant: lists of penalties, or `None` for plain Keras."""
-    models = {
-        name: compiled(keras.Model(*small_resnet()))
-        if penalties is None
-        else compiled(gbr.GBRModel(*small_resnet()), penalties=penalties)
-        for name, penalties in variants.items()
+    """ResNet-20 by variant: lists of penalties, or `None` for plain Keras."""
+
+    def build(size, penalties):
+        if penalties is None:
+            return compiled(keras.Model(*small_resnet(size)))
+        return compiled(gbr.GBRModel(*small_resnet(size)), penalties=penalties)
+
+    builders = {
+        name: functools.partial(build, penalties=penalties) for name, penalties in variants.items()
     }
-    return groups(models, size=64, classes=10)
+    return Fits(builders, batch=64, size=32, classes=10)
 
 
 def interval():
-    """Intervals: ResNet-20, 32 x 32 x 3, batch 64, eight steps a call."""
+    """Intervals: ResNet-20."""
     return penalized(
         {
             "plain keras.Model": None,
@@ -39,7 +45,7 @@ def interval():
 
 
 def fraction():
-    """Fractions: ResNet-20, 32 x 32 x 3, batch 64, eight steps a call."""
+    """Fractions: ResNet-20."""
     return penalized(
         {
             "plain keras.Model": None,
@@ -52,7 +58,7 @@ def fraction():
 
 
 def pullbacks():
-    """Pullbacks: ResNet-20, 32 x 32 x 3, batch 64, eight steps a call."""
+    """Pullbacks: ResNet-20."""
     return penalized(
         {
             "plain keras.Model": None,
@@ -77,4 +83,4 @@ def pullbacks():
 TABLES = {"interval": (interval, 5), "fraction": (fraction, 5), "pullbacks": (pullbacks, 5)}
 
 if __name__ == "__main__":
-    run(__doc__.splitlines()[0], TABLES)
+    run(__doc__.splitlines()[0], TABLES, add_arguments, timed)

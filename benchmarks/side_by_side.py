@@ -11,19 +11,18 @@ import keras
 import numpy as np
 from keras import layers
 
-STEPS = 8
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def small_resnet(widths=(16, 32, 64), blocks=3):
-    """The ResNet-20 of He et al. 2016 for 32 x 32 images: inputs and outputs."""
+def small_resnet(size=32, widths=(16, 32, 64), blocks=3):
+    """The ResNet-20 of He et al. 2016 for small images: inputs and outputs."""
 
     def convolution(x, filters, strides=1):
         layer = layers.Conv2D(filters, 3, strides, "same", use_bias=False)
         return layers.BatchNormalization()(layer(x))
 
-    inputs = keras.Input((32, 32, 3))
+    inputs = keras.Input((size, size, 3))
     x = layers.ReLU()(convolution(inputs, widths[0]))
     for filters in widths:
         for _ in range(blocks):
@@ -49,22 +48,6 @@ def batch_for(model, size, classes):
     return keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(
         rng.integers(0, classes, size)
     )
-
-
-def steps(models, size, classes):
-    """A function for each model that runs one training step on one batch."""
-    x, y = batch_for(next(iter(models.values())), size, classes)
-    return {name: (lambda m=model: m.train_on_batch(x, y)) for name, model in models.items()}
-
-
-def groups(models, size, classes):
-    """A function for each model that runs eight training steps: one of each kind of interval."""
-
-    def group(step):
-        for _ in range(STEPS):
-            step()
-
-    return {name: (lambda s=step: group(s)) for name, step in steps(models, size, classes).items()}
 
 
 def measure(variants, rounds):
@@ -94,24 +77,35 @@ def print_table(title, times):
         )
 
 
-def run(description, tables):
+def run(description, tables, add_arguments=None, timed=None):
     """The command line of a benchmark.
 
     Args:
         description: What it measures.
-        tables: By name, a function that returns callables by the names of the variants, and how
-            many calls of each count by default. The docstrings of the functions are the titles.
+        tables: By name, a function that returns callables by the names of the variants, or what
+            `timed` takes, and how many calls of each count by default. The docstrings of the
+            functions are the titles.
+        add_arguments: A function that adds options to the parser.
+        timed: A function of what a table returns other than a dict, the number of rounds and
+            the options, which measures it and prints its table.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--tables", nargs="+", choices=tables, default=list(tables))
     parser.add_argument("--rounds", type=int, help="calls of each variant")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
-    arguments = parser.parse_args()
-    keras.config.set_dtype_policy(PRECISIONS[arguments.precision])
-    print(f"Keras {keras.__version__} on {keras.backend.backend()}, {arguments.precision}")
-    for name in arguments.tables:
+    if add_arguments:
+        add_arguments(parser)
+    options = parser.parse_args()
+    keras.config.set_dtype_policy(PRECISIONS[options.precision])
+    print(f"Keras {keras.__version__} on {keras.backend.backend()}, {options.precision}")
+    for name in options.tables:
         table, rounds = tables[name]
-        rounds = arguments.rounds or rounds
+        rounds = options.rounds or rounds
         keras.utils.clear_session()
         keras.utils.set_random_seed(0)
-        print_table(f"{table.__doc__} {rounds} interleaved calls each.", measure(table(), rounds))
+        title, variants = f"{table.__doc__} {rounds} interleaved calls each.", table()
+        if isinstance(variants, dict):
+            print_table(title, measure(variants, rounds))
+        else:
+            print(f"\n{title}")
+            timed(variants, rounds, options)

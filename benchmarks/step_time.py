@@ -2,98 +2,124 @@
 
     python benchmarks/step_time.py                    # all tables, several minutes
     python benchmarks/step_time.py --tables methods-resnet20 methods-resnet50 --precision bfloat16
+    python benchmarks/step_time.py --tables methods-resnet50 --batch 128 --size 224 --budget 300
     KERAS_BACKEND=jax python benchmarks/step_time.py --tables penalties --rounds 30
 
-Each table times its variants in turn, A B C A B C ..., in one process, and prints the ratio of
-the minima and of the medians to the first variant. Absolute times depend on the machine and on
-what else it does; the ratios much less. Where Keras finds a GPU, the steps run on it.
+Each table times its variants in turn, A B C A B C ..., in one process, by whole calls of `fit`
+on data that are on the device already, and prints the ratios of the minima and of the medians to
+the first variant. Absolute times depend on the machine and on what else it does; the ratios much
+less. Where Keras finds a GPU, the steps run on it; there `--steps 100` drowns what a call costs.
 """
 
 import keras
-from side_by_side import batch_for, compiled, groups, run, small_resnet, steps
+from fits import Fits, add_arguments, timed
+from side_by_side import batch_for, compiled, run, small_resnet
 
 import keras_gbr as gbr
 
 
-def resnet50():
-    """ResNet-50 at 64 x 64, with logits."""
+def resnet20(size):
+    """ResNet-20 with logits."""
+    return keras.Model(*small_resnet(size))
+
+
+def resnet50(size):
+    """ResNet-50 with logits."""
     return keras.applications.ResNet50(
-        weights=None, input_shape=(64, 64, 3), classifier_activation=None
+        weights=None, input_shape=(size, size, 3), classifier_activation=None
     )
 
 
+def changed(network, change):
+    """A compiled network with a change, as a function of the size of the images."""
+    return lambda size: compiled(change(network(size)))
+
+
+def plain(network):
+    """The compiled network alone."""
+    return changed(network, lambda model: model)
+
+
+def regularized(network, regularizer):
+    """With a regularizer on every kernel."""
+    return changed(network, lambda model: gbr.apply_regularizer(model, regularizer))
+
+
+def penalized(network, *penalties):
+    """With penalties."""
+
+    def build(size):
+        model = network(size)
+        return compiled(gbr.GBRModel(model.inputs, model.outputs), penalties=list(penalties))
+
+    return build
+
+
 def methods(network):
-    """The methods on a network: `network()` is a new plain model."""
-
-    def penalized(penalty):
-        model = network()
-        return compiled(gbr.GBRModel(model.inputs, model.outputs), penalties=[penalty])
-
+    """The methods on a network: `network(size)` is a new plain model."""
     return {
-        "plain keras.Model": compiled(network()),
-        "ENC": compiled(gbr.apply_enc(network())),
-        "Spectral": compiled(gbr.apply_regularizer(network(), gbr.Spectral(1e-4))),
-        "InputGradient": penalized(gbr.InputGradient(0.01)),
-        "Jacobian(num_projections=1)": penalized(gbr.Jacobian(0.01)),
-        "InputGradient, interval=8": penalized(gbr.InputGradient(0.01, interval=8)),
+        "plain keras.Model": plain(network),
+        "ENC": changed(network, gbr.apply_enc),
+        "Spectral": regularized(network, gbr.Spectral(1e-4)),
+        "InputGradient": penalized(network, gbr.InputGradient(0.01)),
+        "Jacobian(num_projections=1)": penalized(network, gbr.Jacobian(0.01)),
+        "InputGradient, interval=8": penalized(network, gbr.InputGradient(0.01, interval=8)),
     }
 
 
 def methods_resnet20():
-    """Methods on ResNet-20, 32 x 32 x 3, batch 128, eight steps a call."""
-    return groups(methods(lambda: keras.Model(*small_resnet())), 128, 10)
+    """Methods on ResNet-20."""
+    return Fits(methods(resnet20), batch=128, size=32, classes=10)
 
 
 def methods_resnet50():
-    """Methods on ResNet-50, 64 x 64 x 3, batch 32, eight steps a call."""
-    return groups(methods(resnet50), 32, 1000)
+    """Methods on ResNet-50."""
+    return Fits(methods(resnet50), batch=32, size=64, classes=1000)
 
 
 def penalties():
-    """Penalties and ENC on ResNet-20, 32 x 32 x 3, batch 128."""
-
-    def penalized(*parts):
-        return compiled(gbr.GBRModel(*small_resnet()), penalties=list(parts))
-
-    models = {
-        "plain keras.Model": compiled(keras.Model(*small_resnet())),
-        "InputGradient": penalized(gbr.InputGradient(0.01)),
-        "Jacobian(num_projections=1)": penalized(gbr.Jacobian(0.01)),
-        "both": penalized(gbr.InputGradient(0.01), gbr.Jacobian(0.01)),
-        "ParameterGradient": penalized(gbr.ParameterGradient(0.01)),
-        "GBRModel, no penalty": penalized(),
-        "ENC": compiled(gbr.apply_enc(keras.Model(*small_resnet()))),
+    """Penalties and ENC on ResNet-20."""
+    variants = {
+        "plain keras.Model": plain(resnet20),
+        "InputGradient": penalized(resnet20, gbr.InputGradient(0.01)),
+        "Jacobian(num_projections=1)": penalized(resnet20, gbr.Jacobian(0.01)),
+        "both": penalized(resnet20, gbr.InputGradient(0.01), gbr.Jacobian(0.01)),
+        "ParameterGradient": penalized(resnet20, gbr.ParameterGradient(0.01)),
+        "GBRModel, no penalty": penalized(resnet20),
+        "ENC": changed(resnet20, gbr.apply_enc),
     }
-    return steps(models, 128, 10)
+    return Fits(variants, batch=128, size=32, classes=10)
 
 
 def enc():
-    """ENC on ResNet-50, 64 x 64 x 3, batch 32."""
-    whole = gbr.apply_enc(resnet50(), per_filter=False, center=False)
-    models = {
-        "plain keras.Model": compiled(resnet50()),
-        "ENC (22, the default)": compiled(gbr.apply_enc(resnet50())),
-        "ENC (20, whole kernel)": compiled(whole),
+    """ENC on ResNet-50."""
+
+    def whole(model):
+        return gbr.apply_enc(model, per_filter=False, center=False)
+
+    variants = {
+        "plain keras.Model": plain(resnet50),
+        "ENC (22, the default)": changed(resnet50, gbr.apply_enc),
+        "ENC (20, whole kernel)": changed(resnet50, whole),
     }
-    return steps(models, 32, 1000)
+    return Fits(variants, batch=32, size=64, classes=1000)
 
 
 def spectral():
-    """Spectral on ResNet-50, 64 x 64 x 3, batch 16."""
-    regularizers = {"keras.regularizers.L2": keras.regularizers.L2, "Spectral": gbr.Spectral}
-    models = {
-        name: compiled(gbr.apply_regularizer(resnet50(), regularizer(1e-4)))
-        for name, regularizer in regularizers.items()
+    """Spectral on ResNet-50."""
+    variants = {
+        "keras.regularizers.L2": regularized(resnet50, keras.regularizers.L2(1e-4)),
+        "Spectral": regularized(resnet50, gbr.Spectral(1e-4)),
+        "no regularizer": plain(resnet50),
     }
-    models["no regularizer"] = compiled(resnet50())
-    return steps(models, 16, 1000)
+    return Fits(variants, batch=16, size=64, classes=1000)
 
 
 def strip():
     """Inference of ResNet-50, 64 x 64 x 3, batch 32, with ENC and after `strip`."""
-    with_enc = gbr.apply_enc(resnet50())
+    with_enc = gbr.apply_enc(resnet50(64))
     models = {
-        "plain keras.Model": resnet50(),
+        "plain keras.Model": resnet50(64),
         "strip(ENC model)": gbr.strip(with_enc),
         "ENC model": with_enc,
     }
@@ -104,12 +130,12 @@ def strip():
 TABLES = {
     "methods-resnet20": (methods_resnet20, 5),
     "methods-resnet50": (methods_resnet50, 5),
-    "penalties": (penalties, 20),
-    "enc": (enc, 20),
-    "spectral": (spectral, 20),
+    "penalties": (penalties, 5),
+    "enc": (enc, 5),
+    "spectral": (spectral, 5),
     "strip": (strip, 20),
 }
 
 
 if __name__ == "__main__":
-    run(__doc__.splitlines()[0], TABLES)
+    run(__doc__.splitlines()[0], TABLES, add_arguments, timed)

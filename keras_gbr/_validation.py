@@ -4,8 +4,9 @@ Each check returns the argument as a plain Python value, so that what a class st
 what its configuration holds.
 """
 
+import difflib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -65,6 +66,17 @@ def axes(name: str, value: Any) -> int | tuple[int, ...]:
     elif _is_whole(value):
         return int(value)
     raise fail(f"`{name}` must be a whole number or a tuple of different ones.", name, value)
+
+
+def closest(name: str, known: Iterable[str]) -> list[str]:
+    """Up to five of the known names, those that are most like `name` first."""
+    names = list(dict.fromkeys(known))
+    return difflib.get_close_matches(name, names, n=5, cutoff=0.5) or names[:5]
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names as a phrase for an error: "'a', 'b'"."""
+    return ", ".join(repr(name) for name in names) or "none"
 
 
 def _is_whole(value: Any) -> bool:

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_gbr import backend
-from keras_gbr.inner import layer_named, replaced_outputs
-from keras_gbr.losses import outputs_are_logits, per_sample_losses
-from keras_gbr.precision import at_least_float32, is_float
-from keras_gbr.sandbox import Sandbox
+from keras_gbr.inner import input_index, layer_at, replaced_outputs, require_batched
+from keras_gbr.inputs import as_taken, check_differentiable, first_samples, is_differentiable
+from keras_gbr.losses import per_sample_losses
+from keras_gbr.precision import at_least_float32
 
 
 class ForwardPass:
@@ -22,6 +22,7 @@ class ForwardPass:
     layer (`at`), which must have been named when the pass was made.
 
     Attributes:
+        model: The model.
         x, y, sample_weight: The batch, as `fit` unpacks it.
         y_pred: The outputs of the model.
         batch_size: Scalar tensor.
@@ -36,7 +37,7 @@ class ForwardPass:
         sample_weight: Any = None,
         training: bool = False,
         parameters: bool = False,
-        at: Sequence[str] = (),
+        at: Sequence[str | keras.Layer] = (),
     ) -> None:
         """Runs the model.
 
@@ -47,57 +48,75 @@ class ForwardPass:
             sample_weight: Weights of the samples.
             training: Whether the model runs in training mode.
             parameters: Whether gradients of the parameters will be asked for.
-            at: Names of inner layers whose outputs gradients will be asked for.
+            at: Where else gradients will be asked for: inner layers, or names of layers or
+                inputs, as `at=` of a penalty.
         """
         self.y, self.sample_weight = y, sample_weight
-        self.x = keras.tree.map_structure(ops.convert_to_tensor, x, none_is_leaf=False)
+        self.x = as_taken(model, x)
         self.batch_size = ops.shape(_leaves(self.x)[0])[0]
         optimizer = getattr(model, "optimizer", None)
         self.step = 0 if optimizer is None else optimizer.iterations
-        self._model, self._training, self._parameters = model, training, parameters
+        self.model, self._training, self._parameters = model, training, parameters
         self._at = tuple(at)
+        # What each `at` stands for: the place of an input, or a layer, which several may name.
+        self._places = {
+            each: layer_at(model, each) if index is None else index
+            for each in self._at
+            for index in [input_index(model, self.x, each)]
+        }
         # Seeds and running means as the pass finds them: what a repetition starts from.
         self._state = [(v, _copy(v)) for v in model.non_trainable_variables]
         self._taken: dict[Any, list[Any]] = {}
         self._parts: dict[float, ForwardPass] = {}
-        floats = [leaf for leaf in _leaves(self.x) if is_float(leaf)]
-        self.y_pred, watched, self._pullback = backend.vjp(
-            self._record,
-            floats,
-            watches=bool(at),
-            parameters=model.trainable_weights if parameters else (),
-            layers=model._flatten_layers(),
-        )
-        self._points: dict[str | None, list[Any]] = {None: floats, **watched}
+        floats = [leaf for leaf in _leaves(self.x) if is_differentiable(leaf)]
+        with backend.repeatable(model.trainable_weights) as self._repeatable:
+            self.y_pred, watched, self._gradients = backend.record(
+                self._record,
+                floats,
+                watches=bool(at),
+                parameters=model.trainable_weights if parameters else None,
+                layers=model._flatten_layers(),
+            )
+        inputs = {
+            index: [leaf] if is_differentiable(leaf) else []
+            for index, leaf in enumerate(_leaves(self.x))
+        }
+        self._points: dict[Any, list[Any]] = {None: floats, **watched, **inputs}
 
     def _record(self, inputs: list[Any], watch: Callable[[str, Any], Any]) -> Any:
         with ExitStack() as stack:
-            for name in self._at:
-                layer = layer_named(self._model, name)
-                stack.enter_context(replaced_outputs(layer, partial(watch, name)))
+            for layer in self._layers():
+                hook = partial(self._watched, watch, layer)
+                stack.enter_context(replaced_outputs(layer, hook))
             return self._run(self._with_floats(inputs))
 
+    def _layers(self) -> list[keras.Layer]:
+        """The inner layers whose outputs gradients will be asked for, each once."""
+        layers = [place for place in self._places.values() if isinstance(place, keras.Layer)]
+        return list({id(layer): layer for layer in layers}.values())
+
+    def _watched(self, watch: Callable[[Any, Any], Any], layer: keras.Layer, tensor: Any) -> Any:
+        require_batched(layer, tensor, _leaves(self.x)[0])
+        return watch(layer, tensor)
+
     def _run(self, x: Any) -> Any:
-        if self._model._call_has_training_arg:
-            return self._model(x, training=self._training)
-        return self._model(x)
+        if self.model._call_has_training_arg:
+            return self.model(x, training=self._training)
+        return self.model(x)
 
     def _with_floats(self, floats: list[Any]) -> Any:
         """The inputs with other floating-point tensors in place of theirs."""
         remaining = iter(floats)
         return keras.tree.map_structure(
-            lambda leaf: next(remaining) if is_float(leaf) else leaf, self.x, none_is_leaf=False
+            lambda leaf: next(remaining) if is_differentiable(leaf) else leaf,
+            self.x,
+            none_is_leaf=False,
         )
 
     @property
     def outputs(self) -> list[Any]:
         """The outputs of the model as a flat list."""
         return _leaves(self.y_pred)
-
-    @cached_property
-    def outputs_are_logits(self) -> bool:
-        """Whether the compiled loss takes the outputs for logits; True without one."""
-        return outputs_are_logits(getattr(self._model, "loss", None))
 
     def part(self, fraction: float) -> "ForwardPass":
         """The pass on the first samples of the batch alone.
@@ -117,17 +136,16 @@ class ForwardPass:
         if fraction not in self._parts:
             size = _share(fraction, self.batch_size)
             x, y, sample_weight = (
-                keras.tree.map_structure(lambda leaf: leaf[:size], data, none_is_leaf=False)
-                for data in (self.x, self.y, self.sample_weight)
+                first_samples(data, size) for data in (self.x, self.y, self.sample_weight)
             )
-            with Sandbox(self._state):
+            with self._repeatable(self._state):
                 self._parts[fraction] = ForwardPass(
-                    self._model, x, y, sample_weight, self._training, self._parameters, self._at
+                    self.model, x, y, sample_weight, self._training, self._parameters, self._at
                 )
             self._parts[fraction].step = self.step
         return self._parts[fraction]
 
-    def outputs_at(self, steps: list[Any], at: str | None = None) -> Any:
+    def outputs_at(self, steps: list[Any], at: str | keras.Layer | None = None) -> Any:
         """The outputs at other inputs: the same function, with the same random numbers.
 
         Args:
@@ -142,11 +160,14 @@ class ForwardPass:
         def moved(tensor: Any) -> Any:
             return tensor + ops.cast(next(remaining), tensor.dtype)
 
-        with Sandbox(self._state):
-            if at is None:
-                return self._run(self._with_floats([moved(leaf) for leaf in self._points[None]]))
-            with replaced_outputs(layer_named(self._model, at), moved):
-                return self._run(self.x)
+        place = self._places.get(at)
+        with self._repeatable(self._state):
+            if isinstance(place, keras.Layer):
+                with replaced_outputs(place, moved):
+                    return self._run(self.x)
+            points = {id(point) for point in self.points(at)}
+            floats = [moved(leaf) if id(leaf) in points else leaf for leaf in self._points[None]]
+            return self._run(self._with_floats(floats))
 
     def losses(self, y_pred: Any) -> Any:
         """The compiled loss of each sample alone, as a function of the outputs.
@@ -157,7 +178,7 @@ class ForwardPass:
         Returns:
             Tensor `(batch_size,)`.
         """
-        return per_sample_losses(self._model._compile_loss, self.y, y_pred)
+        return per_sample_losses(self.model._compile_loss, self.y, y_pred)
 
     def sample_mean(self, values: Any) -> Any:
         """The mean over the batch, weighted as the mean of the loss is.
@@ -175,11 +196,12 @@ class ForwardPass:
         ]
         if weights:
             values = values * (sum(weights) / len(weights))
-        mean = ops.mean(values)
+        # There is one value a sample: any other number of them is an error here.
+        mean = ops.mean(ops.reshape(values, (self.batch_size,)))
         # A replica has no sample where the last batch is smaller than the number of replicas.
         return ops.where(self.batch_size > 0, mean, ops.zeros_like(mean))
 
-    def points(self, at: str | None = None) -> list[Any]:
+    def points(self, at: str | keras.Layer | None = None) -> list[Any]:
         """The tensors that input gradients are taken at.
 
         Args:
@@ -191,21 +213,27 @@ class ForwardPass:
         Raises:
             ValueError: There are none.
         """
-        if self._points.get(at):
-            return self._points[at]
+        if at is None:
+            check_differentiable(self.model, self.x)
+        found = self._points.get(self._places.get(at))
+        if found and (at is None or at in self._places):
+            return found
         if at is not None:
             raise ValueError(
                 "`at` must name a layer that the model calls and that has a floating-point "
-                f"output. Received: at={at!r}"
+                f"output, or a floating-point input. Received: at={at!r}"
             )
         raise ValueError(
             "A penalty on input gradients needs a floating-point input, and integers have "
-            "no gradient. Name the layer whose output it is taken at instead, "
-            '`at="embedding"` for one of that name. Received: inputs of dtypes '
+            'no gradient. Give numbers as floats, `x.astype("float32")`. For indices, name the '
+            'layer whose output it is taken at instead, `at="embedding"` for one of that name. '
+            "Received: inputs of dtypes "
             f"{[keras.backend.standardize_dtype(leaf.dtype) for leaf in _leaves(self.x)]}"
         )
 
-    def input_gradients(self, of: Callable[[Any], Any], at: str | None = None) -> list[Any]:
+    def input_gradients(
+        self, of: Callable[[Any], Any], at: str | keras.Layer | None = None
+    ) -> list[Any]:
         """The gradient of a function of the outputs with respect to the inputs.
 
         Args:
@@ -229,8 +257,8 @@ class ForwardPass:
                     "A penalty on input gradients needs a model whose output depends on its "
                     "inputs through differentiable operations. Remove the operation that stops "
                     "the gradient. Received: no path from the "
-                    f"{'inputs' if at is None else f'output of layer {at!r}'} to the output of "
-                    f"model {self._model.name!r}"
+                    f"{'inputs' if at is None else f'output of {at!r}'} to the output of "
+                    f"model {self.model.name!r}"
                 )
             self._taken[of, at] = [
                 ops.zeros_like(point) if gradient is None else gradient
@@ -258,21 +286,14 @@ class ForwardPass:
         Returns:
             A list of tensors, one for each parameter that has a gradient.
         """
-        gradients = self._gradients(of, self._model.trainable_weights)
-        return [gradient for gradient in gradients if gradient is not None]
-
-    def _gradients(self, of: Callable[[Any], Any], wrt: list[Any]) -> list[Any]:
-        def value_of(outputs: list[Any], watch: Any) -> Any:
-            return of(keras.tree.pack_sequence_as(self.y_pred, outputs))
-
-        value, _, sum_pullback = backend.vjp(value_of, self.outputs)
-        cotangents = [
-            ops.zeros_like(output) if cotangent is None else cotangent
-            for output, cotangent in zip(
-                self.outputs, sum_pullback(ops.ones_like(value), self.outputs), strict=True
+        gradients = self._gradients(of, self.model.trainable_weights)
+        if gradients and all(gradient is None for gradient in gradients):
+            raise ValueError(
+                "A penalty on parameter gradients needs a loss that depends on the trainable "
+                "weights through differentiable operations. Received: no path from the "
+                f"trainable weights to the loss of model {self.model.name!r}"
             )
-        ]
-        return self._pullback(keras.tree.pack_sequence_as(self.y_pred, cotangents), wrt)
+        return [gradient for gradient in gradients if gradient is not None]
 
 
 def squared_norms(gradients: list[Any]) -> Any:

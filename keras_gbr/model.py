@@ -1,5 +1,7 @@
 """The model mixin that trains with penalties."""
 
+import functools
+import inspect
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -78,24 +80,35 @@ class GBRMixin(backend.Trainer):
                 cannot compile: `check_numerics` under TensorFlow, that and penalties under
                 PyTorch. The model is then left as it was.
         """
-        terms = Terms(_checked(penalties), check.boolean("check_numerics", check_numerics))
-        args, kwargs = _with_jit_compile(terms, args, kwargs)
-        loss = args[1] if len(args) > 1 else kwargs.get("loss")
-        for penalty in terms.penalties:
-            if penalty.needs_loss and loss is None:
-                raise check.fail(
-                    f"{type(penalty).__name__} penalises a gradient of the loss: `compile` "
-                    "needs a `loss`. Terms of `add_loss` do not count.",
-                    "loss",
-                    loss,
-                )
-        super().compile(*args, **kwargs)
-        self._terms = terms
+        checked = _checked(penalties)
+        check.boolean("check_numerics", check_numerics)
+        compile_model = super().compile
+        given = _given(compile_model, args, kwargs)
+        asked = given.get("jit_compile", "auto")
+        resolved = backend.jit_compile(asked, bool(checked), check_numerics)
+        if resolved != asked:
+            args, kwargs = _with_jit_compile(compile_model, args, kwargs, resolved)
+        if "loss" in inspect.signature(compile_model).parameters:
+            _check_loss(checked, given.get("loss"))
+        compile_model(*args, **kwargs)
+        _check_loss(checked, self._compile_loss)
+        self._terms = Terms(checked, check_numerics)
+        self._terms.jit_compile = asked
+        _check_metrics(self, self._terms.metrics)
 
     @property
     def penalties(self) -> list[Penalty]:
         """The penalties that the model was compiled with."""
         return list(self._terms.penalties)
+
+    @property
+    def penalty_metrics(self) -> list[keras.metrics.Metric]:
+        """The metrics that track the unweighted values of the penalties.
+
+        A class that overrides `metrics` must return them too. Metrics of a step of one's own
+        are updated as usual; these take what `penalized_loss` finds, and ignore other updates.
+        """
+        return list(self._terms.metrics)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -124,7 +137,7 @@ class GBRMixin(backend.Trainer):
         """Adds the weighted penalties to a loss and updates their metrics.
 
         Args:
-            loss: Scalar tensor.
+            loss: Scalar tensor, or a number.
             forward: The forward pass that `loss` comes from.
             values: Takes the unweighted value of each penalty, under words that name it.
 
@@ -152,6 +165,26 @@ class GBRMixin(backend.Trainer):
             per_sample_losses(self._compile_loss, y, y_pred)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        order = cls.__mro__
+        if keras.Model in order and order.index(keras.Model) < order.index(GBRMixin):
+            raise check.fail(
+                f"GBRMixin goes before keras.Model, or it has no effect. Write "
+                f"`class {cls.__name__}(keras_gbr.GBRMixin, keras.Model)`.",
+                "bases",
+                [base.__name__ for base in cls.__bases__],
+            )
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Compiles the step of `fit`; called by Keras before the first one."""
+        had = self.train_function  # type: ignore[has-type]
+        super().make_train_function(force)
+        function: Any = self.train_function  # type: ignore[has-type]
+        if self.penalties and function is not had:
+            function = self.train_function = _reminding(function, self)
+        return function
+
     def without_penalties(self, logs: dict[str, Any]) -> dict[str, Any]:
         """Logs without the metrics of the penalties."""
         names = {penalty.name for penalty in self._terms.penalties}
@@ -173,7 +206,8 @@ class GBRMixin(backend.Trainer):
                 keras.saving.serialize_keras_object(penalty) for penalty in self._terms.penalties
             ]
             config["check_numerics"] = self._terms.check_numerics
-            config["jit_compile"] = self._terms.jit_compile
+            if "jit_compile" in config or self._terms.jit_compile != "auto":
+                config["jit_compile"] = self._terms.jit_compile
         return backend.portable(config)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -213,13 +247,14 @@ class GBRModel(GBRMixin, keras.Model):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if not args and "inputs" not in kwargs:
+        given = args[0] if args else kwargs.get("inputs")
+        has_outputs = len(args) > 1 or "outputs" in kwargs
+        if not has_outputs or isinstance(given, keras.Model):
             # Keras turns this class into a functional one for good at its first use.
             raise check.fail(
-                "GBRModel is functional: GBRModel(inputs, outputs). Write a model with a `call` "
-                "of its own as `class Net(keras_gbr.GBRMixin, keras.Model)`.",
+                "GBRModel is functional: GBRModel(inputs, outputs). " + _way(given),
                 "inputs",
-                None,
+                given,
             )
         for name in ("inputs", "outputs"):
             if name in kwargs:
@@ -233,18 +268,87 @@ def _single(structure: Any) -> Any:
     return structure[0] if is_list_of_one else structure
 
 
+def _way(given: Any) -> str:
+    """What to write in place of `GBRModel(given)`."""
+    if isinstance(given, keras.Model):
+        return "Of a model that exists write `GBRModel(model.inputs, model.outputs)`."
+    if isinstance(given, (list, tuple)) and any(isinstance(each, keras.Layer) for each in given):
+        return (
+            "Of a list of layers write `model = keras.Sequential(layers)`, then "
+            "`GBRModel(model.inputs, model.outputs)`; the list begins with a `keras.Input`."
+        )
+    return "Write a model with a `call` of its own as `class Net(keras_gbr.GBRMixin, keras.Model)`."
+
+
+def _given(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by their names, also those that go into `**kwargs`."""
+    bound = inspect.signature(function).bind_partial(*args, **kwargs)
+    return {**bound.kwargs, **bound.arguments}
+
+
 def _with_jit_compile(
-    terms: Terms, args: tuple[Any, ...], kwargs: dict[str, Any]
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], value: bool | str
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of `compile` with the `jit_compile` that the backend makes of it."""
-    position = 7
-    is_positional = len(args) > position
-    asked = args[position] if is_positional else kwargs.get("jit_compile", "auto")
-    terms.jit_compile = asked
-    resolved = backend.jit_compile(asked, bool(terms.penalties), terms.check_numerics)
-    if is_positional:
-        return (*args[:position], resolved, *args[position + 1 :]), kwargs
-    return args, {**kwargs, "jit_compile": resolved}
+    try:
+        bound = inspect.signature(function).bind_partial(*args, **kwargs)
+        names = [name for name, _ in zip(bound.signature.parameters, args, strict=False)]
+        if "jit_compile" in names:
+            position = names.index("jit_compile")
+            return (*args[:position], value, *args[position + 1 :]), kwargs
+        inspect.signature(function).bind_partial(*args, **{**kwargs, "jit_compile": value})
+    except TypeError as error:
+        raise check.fail(
+            "`check_numerics` needs a `compile` that takes `jit_compile`, to leave out XLA. Give "
+            "the `compile` of the class `**kwargs` and pass them on to that of keras.Model.",
+            "compile",
+            inspect.signature(function),
+        ) from error
+    return args, {**kwargs, "jit_compile": value}
+
+
+def _check_loss(penalties: list[Penalty], loss: Any) -> None:
+    for penalty in penalties:
+        if penalty.needs_loss and loss is None:
+            raise check.fail(
+                f"{type(penalty).__name__} penalises a gradient of the loss: `compile` "
+                "needs a `loss`. Terms of `add_loss` do not count.",
+                "loss",
+                loss,
+            )
+
+
+def _check_metrics(model: keras.Model, metrics: list[keras.metrics.Metric]) -> None:
+    """Refuses a class that leaves out the metrics of the penalties."""
+    found = {id(metric) for metric in model.metrics}
+    if any(id(metric) not in found for metric in metrics):
+        raise check.fail(
+            f"`{type(model).__name__}.metrics` must return the metrics of the penalties too, or "
+            "they are not reset after an epoch. Write `return [..., *self.penalty_metrics]`.",
+            "metrics",
+            [metric.name for metric in model.metrics],
+        )
+
+
+def _reminding(function: Any, model: Any) -> Any:
+    """A step of `fit` that says after the first one if it has computed no penalty."""
+    terms = model._terms
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        result = function(*args)
+        if not terms.computed:
+            terms.computed = True
+            warnings.warn(
+                f"`{type(model).__name__}.train_step` computes no penalty, so the model trains "
+                "without those that it was compiled with. Take the outputs from "
+                "`forward = self.forward_pass(x, y, training=True)` as `forward.y_pred`, and "
+                "minimise `self.penalized_loss(loss, forward)`.",
+                stacklevel=2,
+            )
+        return result
+
+    return run
 
 
 def _possible(settings: dict[str, Any]) -> dict[str, Any]:

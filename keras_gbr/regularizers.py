@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from keras_gbr import _validation as check
+from keras_gbr.backend import on_accelerator
 from keras_gbr.kernels import CONVOLUTIONS, Axes, Kernel, as_matrix
 from keras_gbr.norms import METHODS, squared_convolution_bound, squared_spectral_norm
 from keras_gbr.precision import at_least_float32, magnitudes
@@ -44,11 +45,16 @@ class Spectral(_Addable):
 
     Args:
         factor: Float >= 0.
-        method: `"lanczos"`, `"power"` or `"svd"`. Over the kernels of a freshly initialised
-            ResNet-50, eight Lanczos steps were 0.3 % below the singular value decomposition
-            on average and 1.6 % at worst; eight power iterations 4 % and 8 %.
+        method: `"auto"`, `"lanczos"`, `"gram"`, `"power"` or `"svd"`. Over the kernels of a
+            freshly initialised ResNet-50, eight Lanczos steps were 0.3 % below the singular
+            value decomposition on average and 1.6 % at worst; eight power iterations 4 % and
+            8 %; `"gram"` less than float32 rounds, 3e-6 (below 0.4 % in $\sigma^2$ where twenty
+            singular values lie within 0.1 % of the largest). `"auto"` is `"gram"` where the
+            kernel is on a GPU or TPU, which run its few large products fast, and `"lanczos"`
+            on a CPU.
         num_iterations: Whole number >= 1, the steps of `"lanczos"` and `"power"`. Lanczos
-            solves kernels with at most 128 filters or a fan-in of at most 128 directly.
+            solves kernels with at most 128 filters or a fan-in of at most 128 directly. `"gram"`
+            has none; it leaves kernels above 1024 on both sides to Lanczos.
         operator: `"kernel"`, or `"convolution"` for an upper bound on the norm of the
             convolution itself, which the reshaped kernel does not give.
         filter_axis: The axis, or tuple of axes, that number the filters: -1 for dense,
@@ -79,19 +85,22 @@ class Spectral(_Addable):
     def __init__(
         self,
         factor: float = 0.01,
-        method: str = "lanczos",
+        method: str = "auto",
         num_iterations: int = 8,
         operator: str = "kernel",
         filter_axis: Axes = -1,
     ) -> None:
         self.factor = check.number("factor", factor)
-        self.method = check.choice("method", method, tuple(METHODS))
+        self.method = check.choice("method", method, ("auto", *METHODS))
         self.num_iterations = check.integer("num_iterations", num_iterations)
         self.operator = check.choice("operator", operator, ("kernel", "convolution"))
         self.filter_axis = check.axes("filter_axis", filter_axis)
 
     def __call__(self, x: Any) -> Any:
-        settings = self.method, self.num_iterations
+        method = self.method
+        if method == "auto":
+            method = "gram" if on_accelerator(x) else "lanczos"
+        settings = method, self.num_iterations
         if self.operator == "convolution" and len(x.shape) > 2:
             return self.factor * squared_convolution_bound(at_least_float32(x), *settings)
         return self.factor * squared_spectral_norm(as_matrix(x, self.filter_axis), *settings)

@@ -11,7 +11,27 @@ from keras import ops
 
 from keras_gbr import backend
 from keras_gbr.forward_pass import ForwardPass
-from keras_gbr.penalties import InputPenalty, Penalty
+from keras_gbr.penalties import Penalty
+from keras_gbr.penalties.live import live_names, values_in_step
+
+
+class PenaltyMetric(keras.metrics.Mean):
+    """The mean of the values of a penalty. What others than the penalty put in is ignored.
+
+    A train step of one's own may update all metrics of the model with labels and predictions.
+    """
+
+    def update_state(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def record(self, value: Any, count: Any) -> None:
+        """Adds the value of a penalty on some samples.
+
+        Args:
+            value: Scalar tensor.
+            count: Their number.
+        """
+        super().update_state(value, sample_weight=count)
 
 
 class Terms:
@@ -29,7 +49,7 @@ class Terms:
         self.check_numerics = check_numerics
         # What `compile` was asked for: "auto" means something else under another backend.
         self.jit_compile: bool | str = "auto"
-        self.metrics = [keras.metrics.Mean(name=penalty.name) for penalty in penalties]
+        self.metrics = [PenaltyMetric(name=penalty.name) for penalty in penalties]
         # The kinds of step, `None` where there is one, that were looked through for what has no
         # second derivative.
         self.examined: set[int | None] = set()
@@ -37,9 +57,47 @@ class Terms:
         self.checked: list[str] = []
         # The trainable weights, by number, that steps of some kind have a gradient for.
         self.reached: set[int] = set()
+        # Under JAX: the last count of updates with the array that it stands for, and the numbers
+        # that a step of one's own was compiled with.
+        self.last_count: tuple[Any, int] = (None, 0)
+        self.compiled_with: list[float] | None = None
         self._intervals = sorted({penalty.interval for penalty in penalties} - {1})
         self.kinds = step_kinds(self._intervals)
         self._local = threading.local()
+        # Whether a step has computed the penalties. One of one's own may forget to.
+        self.computed = False
+        self._live = [(penalty, name) for penalty in penalties for name in live_names(penalty)]
+        self._held = backend.held_numbers(self.live_numbers())
+        for penalty in penalties:
+            penalty.fix(self._hold)
+
+    def live_numbers(self) -> list[float]:
+        """The numbers of the penalties that may change between steps, as they are now."""
+        return [float(getattr(penalty, name)) for penalty, name in self._live]
+
+    def _hold(self) -> None:
+        """Brings the variables that steps read up to date."""
+        for variable, value in zip(self._held, self.live_numbers(), strict=False):
+            variable.assign(value)
+
+    def _in_step(self) -> dict[tuple[int, str], Any]:
+        """What steps compute with in place of the live numbers."""
+        values = getattr(self._local, "values", None) or [v.value for v in self._held]
+        keys = [(id(penalty), name) for penalty, name in self._live]
+        return dict(zip(keys, values, strict=False))
+
+    @contextmanager
+    def with_live_numbers(self, values: Any) -> Iterator[None]:
+        """Computes with these values of `live_numbers` inside, in this thread.
+
+        Args:
+            values: One scalar tensor each.
+        """
+        previous, self._local.values = getattr(self._local, "values", None), list(values)
+        try:
+            yield
+        finally:
+            self._local.values = previous
 
     def kind_of(self, step: int) -> int:
         """The number of the kind of a step, of which the number of updates so far is known."""
@@ -88,31 +146,38 @@ class Terms:
         """A forward pass that records what the penalties need."""
         due = [penalty for penalty, _ in self._due()]
         parameters = any(penalty.needs_parameters for penalty in due)
-        names = sorted({p.at for p in due if isinstance(p, InputPenalty) and p.at is not None})
-        return ForwardPass(model, x, y, sample_weight, training, parameters, names)
+        points = [penalty.at for penalty in due if penalty.at is not None]
+        return ForwardPass(model, x, y, sample_weight, training, parameters, points)
 
     def add_to(self, loss: Any, forward: ForwardPass, values: dict[str, Any]) -> Any:
         """The loss with the penalties added; updates their metrics and notes the values."""
+        self.computed = True
+        if isinstance(loss, (int, float)):
+            loss = ops.convert_to_tensor(loss, keras.config.floatx())
         values.update({_words(penalty): ops.zeros_like(loss) for penalty in self.penalties})
-        for penalty, metric in self._due():
-            part = forward.part(penalty.fraction)
-            value = penalty(part)
-            if len(value.shape):
-                value = part.sample_mean(value)
-            metric.update_state(value, sample_weight=part.batch_size)
-            value = values[_words(penalty)] = ops.cast(value, loss.dtype)
-            weight = penalty.weight_at(forward.step)
-            if self.current is None and penalty.interval > 1:
-                # A train step of one's own has the penalty in every step, here without weight.
-                weight = ops.where(ops.equal(forward.step % penalty.interval, 0), weight, 0.0)
-            if not isinstance(weight, float):
-                weight = ops.cast(weight, loss.dtype)
-            elif weight == 0.0:
-                continue
-            # Gradients are summed over replicas, and so are the losses of each.
-            loss = loss + weight / backend.num_replicas() * value
+        with values_in_step(self._in_step()):
+            for penalty, metric in self._due():
+                part = forward.part(penalty.fraction)
+                value = penalty(part)
+                if len(value.shape):
+                    value = part.sample_mean(value)
+                metric.record(value, part.batch_size)
+                value = values[_words(penalty)] = ops.cast(value, loss.dtype)
+                loss = loss + self._weighted(penalty, value, forward.step)
         forward.forget()
         return loss
+
+    def _weighted(self, penalty: Penalty, value: Any, step: Any) -> Any:
+        """What the value of a penalty adds to the loss: nothing where its weight is 0."""
+        weight = penalty.weight_at(step)
+        if self.current is None and penalty.interval > 1:
+            # A train step of one's own has the penalty in every step, here without weight.
+            weight = ops.where(ops.equal(step % penalty.interval, 0), weight, 0.0)
+        if isinstance(weight, float) and weight == 0.0:
+            return ops.zeros_like(value)
+        # Gradients are summed over replicas, and so are the losses of each.
+        share = ops.cast(weight, value.dtype) / backend.num_replicas()
+        return ops.where(share == 0, ops.zeros_like(value), share * value)
 
 
 def _words(penalty: Penalty) -> str:

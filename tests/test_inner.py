@@ -18,7 +18,7 @@ from networks import (
 )
 
 import keras_gbr as gbr
-from keras_gbr.inner import layer_named, replaced_outputs
+from keras_gbr.inner import layer_at, replaced_outputs
 
 
 def text_model(nested=False):
@@ -137,7 +137,10 @@ def test_names_that_do_not_fit_are_refused_before_a_step():
     model = text_model()
     weights = model.get_weights()
     for penalty, message in (
-        (gbr.InputGradient(1.0, at="embeddings"), "`at` must name a layer.*'embedding', 'pool'"),
+        (
+            gbr.InputGradient(1.0, at="embeddings"),
+            "`at` must name a layer or an input.*Near that are 'embedding'",
+        ),
         (gbr.InputGradient(1.0), r'at="embedding".*Received: inputs of dtypes \[.int32.\]'),
     ):
         model.compile("sgd", logits_loss(), penalties=[penalty])
@@ -152,7 +155,7 @@ def test_a_name_that_two_layers_have_is_refused():
     inputs = keras.Input((2,))
     model = gbr.GBRModel(inputs, parts[1](parts[0](inputs)))
     with pytest.raises(ValueError, match="2 have this name"):
-        layer_named(model, "d")
+        layer_at(model, "d")
 
 
 def test_a_layer_that_is_not_called_or_has_whole_numbers_is_refused():

@@ -270,14 +270,15 @@ def test_traced_functions_follow_the_model_and_let_it_go():
     assert reference() is None
 
 
-def test_probabilities_follow_what_the_loss_takes():
+def test_probabilities_follow_what_the_model_ends_in():
     use_float64()
-    model = dense_network(cls=keras.Model)
     x, _ = batch((5,))
-    for from_logits, function in ((True, softmax), (False, lambda z: z)):
-        model.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=from_logits))
-        found = gbr.measures.gbr(model, x, of="probabilities")
-        assert found == pytest.approx(reference(model, x, function), rel=1e-6)
+    for activation, function in ((None, softmax), ("softmax", lambda p: p)):
+        model = dense_network(activation=activation, cls=keras.Model)
+        for loss in (None, "mse", "categorical_crossentropy"):
+            model.compile(loss=loss)
+            found = gbr.measures.gbr(model, x, of="probabilities")
+            assert found == pytest.approx(reference(model, x, function), rel=1e-6)
 
 
 @pytest.mark.parametrize("num_projections", [None, 1])

@@ -140,7 +140,7 @@ class Looped(layers.Layer):
     def call(self, x):
         def body(i, x):
             mean, variance = tf.nn.moments(x, [1], keepdims=True)
-            return i + 1, tf.sin(x - mean) / tf.sqrt(variance + 0.1)
+            return [i + 1, tf.sin(x - mean) / tf.sqrt(variance + 0.1)]
 
         return tf.while_loop(lambda i, x: i < 2, body, [0, x], maximum_iterations=2)[1]
 

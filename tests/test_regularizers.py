@@ -107,7 +107,7 @@ def test_a_kernel_of_zeros_and_a_constant_one_have_finite_gradients(shape, name)
 @in_double_precision
 def test_the_gradient_of_the_spectral_regularizer_is_two_factor_sigma_u_v():
     kernel = random_kernel(3, 3, 4, 5)
-    for method in ("svd", "lanczos"):
+    for method in ("svd", "lanczos", "gram"):
         slopes = gradient(gbr.Spectral(0.2, method), kernel)
         assert deviation(slopes, 0.2 * oracles.squared_sigma_gradient(kernel)) < 1e-10
 
@@ -236,7 +236,7 @@ def test_the_defaults_are_those_of_the_design():
     assert configs == [
         {
             "factor": 0.01,
-            "method": "lanczos",
+            "method": "auto",
             "num_iterations": 8,
             "operator": "kernel",
             "filter_axis": -1,

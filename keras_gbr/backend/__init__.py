@@ -26,29 +26,38 @@ _chosen: Any = importlib.import_module(f"keras_gbr.backend.{keras.backend.backen
 Trainer = _chosen.Trainer
 # A function of tensors that reads a model, compiled where the backend compiles.
 compiled = _chosen.compiled
+# Variables for numbers that change between steps, where steps cannot read them from Python.
+held_numbers = _chosen.held_numbers
 # Whether to compile the steps of `fit`, given what is asked for.
 jit_compile = _chosen.jit_compile
 # The replicas that take a step together, this one's number, and means over them.
 num_replicas = _chosen.num_replicas
 replica_id = _chosen.replica_id
 replica_mean = _chosen.replica_mean
+# Whether the values of a tensor or variable are on a GPU or TPU.
+on_accelerator = _chosen.on_accelerator
+# Notes what a pass assigns, so that it can be repeated.
+repeatable = _chosen.repeatable
 # Refuses a loss whose gradient the backend would get wrong.
 require_second_derivatives = _chosen.require_second_derivatives
-# Runs a function and returns its output with its pullback.
-vjp = _chosen.vjp
+# Runs a function and returns its output with the gradients of what is computed from it.
+record = _chosen.record
 
 __all__ = [
     "Trainer",
     "compiled",
+    "held_numbers",
     "is_dataset",
     "jit_compile",
     "mask_of",
     "num_batches",
     "num_replicas",
+    "on_accelerator",
     "portable",
+    "record",
+    "repeatable",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",
-    "vjp",
     "with_mask",
 ]

@@ -53,5 +53,5 @@ def no_numbers(names: list[str]) -> ValueError:
 
 
 def _numpy(value: Any) -> Any:
-    array = np.asarray(keras.ops.convert_to_numpy(value))
+    array = np.asarray(keras.ops.convert_to_numpy(keras.ops.copy(value)))
     return array.astype("float32") if array.dtype.name == "bfloat16" else array

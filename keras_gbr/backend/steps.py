@@ -1,5 +1,6 @@
 """What the train steps of the backends share."""
 
+import warnings
 from abc import abstractmethod
 from typing import Any
 
@@ -28,3 +29,10 @@ def penalized(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any,
     loss = model._compute_loss(x, y, forward.y_pred, sample_weight, training=True)
     values = {"the loss": loss}
     return forward, model.penalized_loss(loss, forward, values), values
+
+
+def has_trainable_weights(model: Any) -> bool:
+    """Whether there is anything to update; warns as Keras does where there is not."""
+    if not model.trainable_weights:
+        warnings.warn("The model does not have any trainable weights.", stacklevel=2)
+    return bool(model.trainable_weights)

@@ -210,10 +210,10 @@ class _Run:
                 h = _through(following, link.layer.activation(watch("pre-activation", z)))
             return scalar(h)
 
-        value, watched, pullback = backend.vjp(run, [self.x], watches=True)
+        _, watched, gradients_of = backend.record(run, [self.x], watches=True)
         self.inputs, self.pre_activations = watched["input"], watched["pre-activation"]
         sources = [self.x, *self.pre_activations]
-        gradients = pullback(ops.ones_like(value), sources)
+        gradients = gradients_of(lambda value: value, sources)
         self.input_gradient, *self.deltas = (
             ops.zeros_like(source) if gradient is None else gradient
             for source, gradient in zip(sources, gradients, strict=True)
@@ -263,9 +263,9 @@ def _jacobians(function: Callable[[Any], Any], x: Any, outputs: int) -> np.ndarr
     """The Jacobian of each sample, `(samples, outputs, inputs)`: all rows in one pullback."""
     samples = x.shape[0]
     repeated = ops.convert_to_tensor(np.repeat(ops.convert_to_numpy(x), outputs, axis=0))
-    y, _, pullback = backend.vjp(lambda inputs, watch: function(inputs[0]), [repeated])
-    rows = np.tile(np.eye(outputs), (samples, 1)).reshape(y.shape)
-    (gradient,) = pullback(ops.convert_to_tensor(rows, y.dtype), [repeated])
+    y, _, gradients_of = backend.record(lambda inputs, watch: function(inputs[0]), [repeated])
+    rows = ops.convert_to_tensor(np.tile(np.eye(outputs), (samples, 1)).reshape(y.shape), y.dtype)
+    (gradient,) = gradients_of(lambda y: y * rows, [repeated])
     gradient = ops.zeros_like(repeated) if gradient is None else gradient
     return _float64(gradient).reshape(samples, outputs, -1)
 

@@ -10,8 +10,12 @@ vector, and its gradient is $2 W v v^T = 2 \sigma u v^T$ (Yoshida & Miyato 2017,
 without a derivative of the iteration. No method keeps state: the start depends on the shape
 alone, so every replica, process and run sees the same number.
 
-Vectors are rows here, so that several of them are a matrix. `wide` is the matrix with its
-smaller side first and `tall` its transpose.
+`"lanczos"` is made for CPUs, where reading the matrix is what costs, and `"gram"` for
+accelerators, where the number of operations is. A matrix that is multiplied in low precision
+there (TF32 has 10 bits) gives another vector, and the value changes by the square of that alone.
+
+In the iterations vectors are rows, so that several of them are a matrix. `wide` is the matrix
+with its smaller side first and `tall` its transpose.
 """
 
 from typing import Any
@@ -22,6 +26,11 @@ from keras.backend import standardize_dtype
 
 # Up to this smaller side the Gram matrix is solved whole: it costs less than the iteration.
 _SMALL = 128
+# Up to this smaller side the Gram matrix is squared by `"gram"`; its cost grows with the cube.
+_LARGEST_GRAM = 1024
+# How often the Gram matrix is squared after each division by its largest entry. Its leading
+# eigenvalue is then at most 1024, and the eighth power of that is in the range of float32.
+_SQUARINGS = (3, 3, 3, 2)
 # Vectors that the Lanczos iteration carries at once. Two cost hardly more than one, because
 # reading the matrix is what costs, and a start that happens to miss the leading vector is rare.
 _BLOCK = 2
@@ -49,26 +58,63 @@ def squared_spectral_norm(matrix: Any, method: str = "lanczos", num_iterations: 
 
     Args:
         matrix: Tensor `(rows, columns)`, float32 or float64.
-        method: `"lanczos"` (block Lanczos with full re-orthogonalisation), `"power"` or
-            `"svd"` (exact; slow).
+        method: `"lanczos"` (block Lanczos with full re-orthogonalisation), `"gram"` (a row of
+            the 2048th power of the Gram matrix of the smaller side; `"lanczos"` where that side
+            is above 1024), `"power"` or `"svd"` (exact; slow).
         num_iterations: Number of times that the iteration multiplies with the matrix and with
-            its transpose. Without a role for `"svd"`.
+            its transpose. Without a role for `"gram"` and `"svd"`.
 
     Returns:
         Scalar tensor, at most the exact value. 0 with gradient 0 for a matrix of zeros.
 
     Reference:
         Golub & Underwood 1977 (the block Lanczos method); Yoshida & Miyato 2017, algorithm 1
-        (the power iteration).
+        (the power iteration); Delattre et al. 2023 (the squared Gram matrix).
     """
     rows, columns = matrix.shape
+    if method == "gram":
+        if min(rows, columns) <= _LARGEST_GRAM:
+            return _squared_norm_by_gram(matrix)
+        method = "lanczos"
     transpose = ops.transpose(matrix)
     wide, tall = (transpose, matrix) if rows >= columns else (matrix, transpose)
-    vector = ops.stop_gradient(METHODS[method](wide, tall, num_iterations))
+    vector = ops.stop_gradient(_ITERATIONS[method](wide, tall, num_iterations))
     # Of `matrix` itself: the gradient through a transpose would be one more pass over it.
     if rows >= columns:
         return ops.sum(ops.square(ops.matmul(vector, matrix)))
     return ops.sum(ops.square(ops.matmul(matrix, ops.transpose(vector))))
+
+
+def _squared_norm_by_gram(matrix: Any) -> Any:
+    """The squared norm with the vector of the smaller side, in as few operations as may be."""
+    by_columns = matrix.shape[0] >= matrix.shape[1]
+    fixed = ops.stop_gradient(matrix)
+    fixed = ops.divide_no_nan(fixed, ops.max(ops.abs(fixed)))
+    transpose = ops.transpose(fixed)
+    gram = ops.matmul(transpose, fixed) if by_columns else ops.matmul(fixed, transpose)
+    vector = _leading_eigenvector(gram)
+    # Products with a vector as sums: in full precision on devices that round in `matmul`.
+    if by_columns:
+        return ops.sum(ops.square(ops.sum(matrix * vector, axis=1)))
+    return ops.sum(ops.square(ops.sum(matrix * ops.reshape(vector, (-1, 1)), axis=0)))
+
+
+def _leading_eigenvector(gram: Any) -> Any:
+    """The unit eigenvector `(n,)` of the largest eigenvalue; zeros for a matrix of zeros.
+
+    Of the rows of a high power of `gram` the one with the largest entry on the diagonal is taken,
+    because it cannot be orthogonal to what is sought. The largest entry of a positive matrix is
+    there, and so are those of the columns; the factors let one of several equal ones win.
+    """
+    for squarings in _SQUARINGS:
+        gram = ops.divide_no_nan(gram, ops.max(gram))
+        for _ in range(squarings):
+            gram = ops.matmul(gram, gram)
+    factors = 1.0 - 2.0**-20 * np.arange(gram.shape[0])
+    largest = ops.max(gram, axis=1, keepdims=True) * _constant(factors[:, None], gram)
+    chosen = ops.cast(largest >= ops.max(largest), gram.dtype)
+    row = ops.sum(gram * chosen, axis=0)
+    return ops.divide_no_nan(row, ops.sqrt(ops.sum(ops.square(row))))
 
 
 def _power(wide: Any, tall: Any, num_iterations: int) -> Any:
@@ -99,14 +145,20 @@ def _svd(wide: Any, tall: Any, num_iterations: int) -> Any:
     return right[:1]
 
 
-METHODS = {"lanczos": _lanczos, "power": _power, "svd": _svd}
+_ITERATIONS = {"lanczos": _lanczos, "power": _power, "svd": _svd}
+METHODS = ("lanczos", "gram", "power", "svd")
+
+
+def _constant(array: np.ndarray, like: Any) -> Any:
+    """An array as a tensor of the type of another."""
+    return ops.convert_to_tensor(array, standardize_dtype(like.dtype))
 
 
 def _start(wide: Any, count: int) -> Any:
     """Pseudo-random orthonormal rows. All ones would be orthogonal to every centred kernel."""
     length = wide.shape[0]
     vectors = np.random.default_rng(length).standard_normal((count, length))
-    return ops.convert_to_tensor(np.linalg.qr(vectors.T)[0].T, standardize_dtype(wide.dtype))
+    return _constant(np.linalg.qr(vectors.T)[0].T, wide)
 
 
 def _scaled(x: Any) -> Any:

@@ -1,5 +1,6 @@
 """The loss at inputs that one step of an attack has moved."""
 
+from functools import partial
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_gbr import _validation as check
 from keras_gbr.forward_pass import ForwardPass
 from keras_gbr.penalties.base import InputPenalty
+from keras_gbr.penalties.live import LiveNumber
 from keras_gbr.penalties.sample_values import SampleValues
 from keras_gbr.penalties.steepest import check_norm, steepest_steps
 from keras_gbr.precision import at_least_float32
@@ -35,11 +37,12 @@ class Adversarial(InputPenalty):
     Args:
         weight: Float >= 0 or a `LearningRateSchedule`; see `Penalty`.
         epsilon: Float > 0, the length of the step in units of the input (with `norm=None`, of
-            the input squared over the loss).
+            the input squared over the loss). It can be set while a model trains, as `weight`.
         norm: `"inf"`, 2, 1 or `None`.
         data_range: Pair of floats `(low, high)` that the moved inputs are clipped to; `None` for
             no limits.
-        at: Name of a layer whose output takes the place of the input; see `InputPenalty`.
+        at: The layer, or the one of several inputs, that takes the place of the inputs; see
+            `InputPenalty`.
         interval: See `Penalty`.
         fraction: See `Penalty`.
         name: Name of the metric.
@@ -62,6 +65,7 @@ class Adversarial(InputPenalty):
 
     default_name = "adversarial"
     needs_loss = True
+    epsilon = LiveNumber(partial(check.number, exclusive=True))
 
     def __init__(
         self,
@@ -69,13 +73,13 @@ class Adversarial(InputPenalty):
         epsilon: float,
         norm: int | str | None = "inf",
         data_range: tuple[float, float] | None = None,
-        at: str | None = None,
+        at: str | keras.Layer | None = None,
         interval: int = 1,
         fraction: float = 1.0,
         name: str | None = None,
     ) -> None:
         super().__init__(weight, at, name=name, interval=interval, fraction=fraction)
-        self.epsilon = check.number("epsilon", epsilon, exclusive=True)
+        self.epsilon = epsilon
         self.norm = None if norm is None else check_norm("norm", norm)
         self.data_range = None if data_range is None else check.interval("data_range", data_range)
 
@@ -89,7 +93,7 @@ class Adversarial(InputPenalty):
         gradients = forward.input_gradients(SampleValues(forward, "loss"), self.at)
         steps = gradients if self.norm is None else steepest_steps(gradients, self.norm)
         return [
-            ops.stop_gradient(self._clipped(self.epsilon * step, point))
+            ops.stop_gradient(self._clipped(ops.cast(self.epsilon, step.dtype) * step, point))
             for step, point in zip(steps, forward.points(self.at), strict=True)
         ]
 

@@ -57,7 +57,8 @@ class InputGradient(InputPenalty):
         method: `"double_backprop"` or `"finite_difference"`.
         step: Float > 0, the typical length of the step in units of the input, in the norm that
             is dual to `norm`; only for `method="finite_difference"`.
-        at: Name of a layer whose output takes the place of the input; see `InputPenalty`.
+        at: The layer, or the one of several inputs, that takes the place of the inputs; see
+            `InputPenalty`.
         interval: See `Penalty`.
         fraction: See `Penalty`.
         name: Name of the metric.
@@ -89,7 +90,7 @@ class InputGradient(InputPenalty):
         of: str = "loss",
         method: str = "double_backprop",
         step: float = 0.01,
-        at: str | None = None,
+        at: str | keras.Layer | None = None,
         interval: int = 1,
         fraction: float = 1.0,
         name: str | None = None,

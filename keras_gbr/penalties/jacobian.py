@@ -12,11 +12,11 @@ from keras_gbr import _validation as check
 from keras_gbr import backend
 from keras_gbr.forward_pass import ForwardPass, squared_norms
 from keras_gbr.gaussian import normal
+from keras_gbr.output_probabilities import activated, probabilities
 from keras_gbr.penalties.base import InputPenalty
-from keras_gbr.penalties.probabilities import probabilities
 from keras_gbr.precision import at_least_float32
 
-OF = ("output", "probabilities")
+OF = ("output", "probabilities", "softmax", "sigmoid")
 # More than the draws of a step: where those of the next replica begin.
 _DRAWS = 2**16
 
@@ -42,9 +42,11 @@ class Jacobian(InputPenalty):
         weight: Float >= 0 or a `LearningRateSchedule`; see `Penalty`. Hoffman et al.'s
             $\lambda$ is twice this.
         num_projections: Whole number >= 1, or `None` for the exact value.
-        of: `"output"`, or `"probabilities"`: the softmax (one unit: the sigmoid) of an output of
-            logits. An output that the compiled loss takes for probabilities is used as it is.
-        at: Name of a layer whose output takes the place of the input; see `InputPenalty`.
+        of: `"output"`; `"probabilities"`: the output itself where the model ends in a softmax or
+            sigmoid, and the softmax of logits, or the sigmoid where they are one unit or the loss
+            is a binary crossentropy; or `"softmax"` or `"sigmoid"`: that function of the output.
+        at: The layer, or the one of several inputs, that takes the place of the inputs; see
+            `InputPenalty`.
         interval: See `Penalty`.
         fraction: See `Penalty`.
         seed: Whole number >= 0 that the directions depend on, together with the number of
@@ -52,8 +54,10 @@ class Jacobian(InputPenalty):
         name: Name of the metric.
 
     Raises:
-        ValueError: An argument is out of its range; the model has no floating-point input; or,
-            with `num_projections=None`, the size of the output is not known.
+        ValueError: An argument is out of its range; the model has no floating-point input; with
+            `num_projections=None`, the size of the output is not known; or, with
+            `of="probabilities"`, neither the graph of the model nor the `from_logits` of its loss
+            tells whether the output holds probabilities.
 
     Example:
 
@@ -73,7 +77,7 @@ class Jacobian(InputPenalty):
         weight: float | LearningRateSchedule,
         num_projections: int | None = 1,
         of: str = "output",
-        at: str | None = None,
+        at: str | keras.Layer | None = None,
         interval: int = 1,
         fraction: float = 1.0,
         seed: int | None = None,
@@ -104,13 +108,13 @@ def jacobian_squared_norms(
     of: str = "output",
     num_projections: int | None = None,
     seed: int = 0,
-    at: str | None = None,
+    at: str | keras.Layer | None = None,
 ) -> Any:
     """The squared Frobenius norm of each sample's Jacobian, exact or estimated.
 
     Args:
         forward: The forward pass.
-        of: `"output"` or `"probabilities"`, see `Jacobian`.
+        of: See `Jacobian`.
         num_projections: Number of random directions, or `None` for the exact value.
         seed: Seed of the directions.
         at: The inner layer whose output takes the place of the inputs.
@@ -131,13 +135,13 @@ def jacobian_squared_norms(
 
 
 def jacobian_row_squared_norms(
-    forward: ForwardPass, of: str, row: Any, at: str | None = None
+    forward: ForwardPass, of: str, row: Any, at: str | keras.Layer | None = None
 ) -> Any:
     """The squared norm of one row of each sample's Jacobian.
 
     Args:
         forward: The forward pass.
-        of: `"output"` or `"probabilities"`, see `Jacobian`.
+        of: See `Jacobian`.
         row: Whole number or scalar integer tensor, from 0. A row beyond the last is 0.
         at: The inner layer whose output takes the place of the inputs.
 
@@ -199,5 +203,7 @@ def _flatten(forward: ForwardPass, of: str, y_pred: Any) -> list[Any]:
     """The outputs (or their probabilities), each as a tensor `(batch_size, size)`."""
     outputs = [at_least_float32(output) for output in keras.tree.flatten(y_pred)]
     if of == "probabilities":
-        outputs = [probabilities(forward, output) for output in outputs]
+        outputs = [probabilities(forward.model, *pair) for pair in enumerate(outputs)]
+    elif of != "output":
+        outputs = [activated(of, output) for output in outputs]
     return [ops.reshape(output, (-1, math.prod(ops.shape(output)[1:]))) for output in outputs]

@@ -9,7 +9,8 @@ from keras import ops
 
 from keras_gbr import _validation as check
 from keras_gbr.forward_pass import ForwardPass
-from keras_gbr.penalties.probabilities import probabilities
+from keras_gbr.losses import require_separate_samples
+from keras_gbr.output_probabilities import probabilities
 
 OF = ("loss", "label_probability", "output")
 
@@ -37,6 +38,7 @@ class SampleValues:
             Tensor `(batch_size,)`.
         """
         if self.of == "loss":
+            require_separate_samples(getattr(self.forward.model, "loss", None))
             return self.forward.losses(y_pred)
         if self.of == "output":
             return _only_numbers(self.forward, y_pred)
@@ -63,7 +65,7 @@ def _label_probabilities(forward: ForwardPass, y_pred: Any) -> Any:
             "shapes of outputs",
             shapes,
         )
-    probability = probabilities(forward, keras.tree.flatten(y_pred)[0])
+    probability = probabilities(forward.model, 0, keras.tree.flatten(y_pred)[0])
     if shapes[0][1] == 1:
         probability = ops.concatenate([1 - probability, probability], axis=1)
     labels = _one_hot(forward.y, shapes[0][1])

@@ -1,6 +1,7 @@
-"""Pullbacks by `jax.vjp`, which wants functions that change nothing."""
+"""Recorded functions by `jax.vjp`, which wants functions that change nothing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -12,17 +13,18 @@ from keras_gbr.backend.masks import mask_of, with_mask
 from keras_gbr.sandbox import Sandbox
 
 
-def vjp(
+def record(
     function: Callable[[list[Any], Callable[[str, Any], Any]], Any],
     inputs: list[Any],
     watches: bool = False,
-    parameters: Sequence[keras.Variable] = (),
+    parameters: Sequence[keras.Variable] | None = None,
     layers: Sequence[keras.Layer] = (),
 ) -> tuple[Any, dict[str, list[Any]], Callable[..., list[Any]]]:
-    """Runs a function and returns its output with its pullback.
+    """Runs a function and records it, for gradients of functions of its output.
 
-    See `keras_gbr.backend.tensorflow.autodiff.vjp` for the arguments and what is returned.
+    See `keras_gbr.backend.tensorflow.autodiff.record` for the arguments and what is returned.
     """
+    parameters = parameters or ()
     pure = _Pure(function, inputs, parameters, layers)
     primals: tuple[Any, ...] = (inputs, [], [variable.value for variable in parameters])
     if watches:
@@ -34,15 +36,30 @@ def vjp(
     output = _with_masks(output, effects["masks"])
     sources = [*inputs, *effects["watched"], *parameters]
 
-    def pullback(cotangent: Any, wrt: list[Any]) -> list[Any]:
-        gradients = _reached(lambda c: keras.tree.flatten(pull(c)), cotangent)
-        found = {id(source): g for source, g in zip(sources, gradients, strict=True)}
-        return [found.get(id(each)) for each in wrt]
+    def gradients(of: Callable[[Any], Any], wrt: list[Any]) -> list[Any]:
+        def total(output: Any) -> Any:
+            return jnp.sum(of(_with_masks(output, effects["masks"])))
+
+        value, pull_total = jax.vjp(total, output)
+        (cotangent,) = pull_total(jnp.ones_like(value))
+        found = _reached(lambda c: keras.tree.flatten(pull(c)), cotangent)
+        by_source = {id(source): g for source, g in zip(sources, found, strict=True)}
+        return [by_source.get(id(each)) for each in wrt]
 
     watched: dict[str, list[Any]] = {}
     for name, tensor in zip(pure.names, effects["watched"], strict=True):
         watched.setdefault(name, []).append(tensor)
-    return output, watched, pullback
+    return output, watched, gradients
+
+
+@contextmanager
+def repeatable(variables: Iterable[keras.Variable]) -> Iterator[Callable[[Any], Sandbox]]:
+    """Notes what variables are before a pass inside assigns them, to run the same pass again.
+
+    See `keras_gbr.backend.in_place.repeatable`. Arrays never change, so none is copied.
+    """
+    before = [(variable, variable.value) for variable in variables]
+    yield lambda values: Sandbox([*values, *before])
 
 
 class _Pure:

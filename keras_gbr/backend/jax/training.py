@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import keras
+import numpy as np
 
 from keras_gbr.backend.finite import checked_values, not_finite
 from keras_gbr.backend.steps import penalized
@@ -61,24 +62,27 @@ class Trainer:
         return super()._make_function(step_function, *args, **kwargs)  # type: ignore[misc]
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["batch"], meta_fields=["kind"])
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["batch", "numbers"], meta_fields=["kind"]
+)
 @dataclasses.dataclass(frozen=True)
-class _OfKind:
-    """A batch for a step of one kind. Each kind is a program of its own.
+class _Step:
+    """What a step gets: a batch, the live numbers of the penalties, and its kind.
 
-    As branches of one, they would be tens of times slower on CPUs, where XLA gives up its fast
-    convolutions inside of branches.
+    Each kind is a program of its own. As branches of one, they would be tens of times slower on
+    CPUs, where XLA gives up its fast convolutions inside of branches.
     """
 
     batch: Any
+    numbers: list[Any]
     kind: int
 
 
 def _train_step(model: Any, state: _State, data: Any) -> tuple[dict[str, Any], Any]:
     """One forward pass for the loss and the penalties of this step, one update."""
     terms = model._terms
-    if isinstance(data, _OfKind):
-        with terms.restricted_to(data.kind):
+    if isinstance(data, _Step):
+        with terms.restricted_to(data.kind), terms.with_live_numbers(data.numbers):
             gradients, values, logs, updated = _gradients(model, state, data.batch)
     else:
         gradients, values, logs, updated = _gradients(model, state, data)
@@ -155,11 +159,16 @@ def _run(model: Any, step: Callable[..., Any], state: Any, data: Any) -> tuple[A
     Raises:
         FloatingPointError: The step has found a number that is not finite.
     """
+    is_training = len(state) == len(_State._fields)
     try:
-        logs, after = step(state, _with_kind(model, state, data))
+        if is_training:
+            data = _step_data(model, step, _State(*state), data)
+        logs, after = step(state, data)
     except Exception:
         _give_back(model, state)
         raise
+    if is_training:
+        _count(model, _State(*after))
     found = logs.pop(_FINITE, None) if isinstance(logs, dict) else None
     if found is None or found.all():
         return logs, after
@@ -168,26 +177,56 @@ def _run(model: Any, step: Callable[..., Any], state: Any, data: Any) -> tuple[A
     raise FloatingPointError(not_finite(model._terms.checked[int(jnp.argmin(found))]))
 
 
-def _is_of_training(state: Any) -> bool:
-    return len(state) == len(_State._fields)
+def _step_data(model: Any, step: Callable[..., Any], state: _State, data: Any) -> Any:
+    """The batch, with the kind of the step and the numbers that it takes.
 
-
-def _with_kind(model: Any, state: Any, data: Any) -> Any:
-    """The batch, with the kind of the step where steps differ.
-
-    A train step of one's own, which would not know what that is, has every penalty in every
-    step, without weight where it is not due.
+    A train step of one's own would not know what that is. It has every penalty in every step,
+    without weight where it is not due, and is compiled anew where a number has changed.
     """
-    terms, is_own = model._terms, type(model).train_step is not Trainer.train_step
-    if len(terms.kinds) == 1 or is_own or not _is_of_training(state):
-        return data
+    terms = model._terms
+    numbers = terms.live_numbers()
+    if type(model).train_step is Trainer.train_step:
+        kind = terms.kind_of(_updates(model, state)) if len(terms.kinds) > 1 else 0
+        dtype = "float64" if keras.config.floatx() == "float64" else "float32"
+        return _Step(data, [np.asarray(number, dtype) for number in numbers], kind)
+    if terms.compiled_with not in (None, numbers) and hasattr(step, "clear_cache"):
+        step.clear_cache()
+    terms.compiled_with = numbers
+    return data
+
+
+def _updates(model: Any, state: _State) -> int:
+    """The number of updates so far.
+
+    It is counted here: to read it from the device would wait there for the step before. It is
+    read where the state is not the one that the last step has returned, as when training begins.
+    """
+    optimizer = model.optimizer
+    array = _iterations(model, state)
+    last, count = model._terms.last_count
+    # A loss scale skips updates where gradients overflow.
+    if array is not last or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        count = int(array)
+    model._terms.last_count = (array, count)
+    return count // (getattr(optimizer, "gradient_accumulation_steps", None) or 1)
+
+
+def _count(model: Any, after: _State) -> None:
+    """Notes that a step is done."""
+    last, count = model._terms.last_count
+    if last is not None:
+        model._terms.last_count = (_iterations(model, after), count + 1)
+
+
+def _iterations(model: Any, state: _State) -> Any:
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     ids = [id(variable) for variable in model.optimizer.variables]
-    step = _State(*state).optimizer_variables[ids.index(id(model.optimizer.iterations))]
-    return _OfKind(data, terms.kind_of(int(step)))
+    return state.optimizer_variables[ids.index(id(optimizer._iterations))]
 
 
 def _give_back(model: Any, state: Any) -> None:
     """Gives the variables the values of the state of a train step, if they are there."""
-    if _is_of_training(state) and not any(array.is_deleted() for array in jax.tree.leaves(state)):
+    is_training = len(state) == len(_State._fields)
+    if is_training and not any(array.is_deleted() for array in jax.tree.leaves(state)):
         model._jax_state, model._jax_state_synced = _State(*state)._asdict(), False
         model.jax_state_sync()

@@ -1,4 +1,4 @@
-"""Pullbacks by gradient tapes, branches and graphs."""
+"""Recorded functions by gradient tapes, branches and graphs."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -8,16 +8,17 @@ import keras
 import tensorflow as tf
 
 from keras_gbr.backend.tensorflow.mends import TwiceDifferentiable
+from keras_gbr.backend.tensorflow.paths import require_independence
 
 
-def vjp(
+def record(
     function: Callable[[list[Any], Callable[[str, Any], Any]], Any],
     inputs: list[Any],
     watches: bool = False,
-    parameters: Sequence[keras.Variable] = (),
+    parameters: Sequence[keras.Variable] | None = None,
     layers: Sequence[keras.Layer] = (),
 ) -> tuple[Any, dict[str, list[Any]], Callable[..., list[Any]]]:
-    """Runs a function and returns its output with its pullback.
+    """Runs a function and records it, for gradients of functions of its output.
 
     Args:
         function: `function(inputs, watch)` returns a tensor or a nested structure of them. It
@@ -25,18 +26,19 @@ def vjp(
             to compute with in place of `tensor` so that there is a gradient at it.
         inputs: Floating-point tensors.
         watches: Whether the function calls `watch`.
-        parameters: The variables whose gradients may be asked for too.
+        parameters: The variables whose gradients may be asked for too, those included that the
+            function makes, or `None`.
         layers: The layers that the function calls: what they update and add to the loss is
             left as if they had been called directly.
 
     Returns:
         The output; the watched tensors by their names, in the order in which they came; and a
-        function `pullback(cotangent, wrt)`: it takes a structure like the output and a list of
-        `inputs`, watched tensors or `parameters`, and returns a list of gradients, `None` where
-        the output does not depend on one. It may be called several times, and what it computes
-        is differentiable itself.
+        function `gradients(of, wrt)`. That takes a function of the output that returns a tensor,
+        whose sum is differentiated, and a list of `inputs`, watched tensors or `parameters`. It
+        returns a list of tensors, `None` where the value is known not to depend on one. It may
+        be called several times, and what it computes is differentiable itself.
     """
-    tape = tf.GradientTape(persistent=True, watch_accessed_variables=bool(parameters))
+    tape = tf.GradientTape(persistent=True, watch_accessed_variables=parameters is not None)
     watched: dict[str, list[Any]] = {}
     with tape, TwiceDifferentiable():
 
@@ -48,13 +50,17 @@ def vjp(
         tape.watch(inputs)
         output = function(inputs, watch)
 
-    def pullback(cotangent: Any, wrt: list[Any]) -> list[Any]:
+    def gradients(of: Callable[[Any], Any], wrt: list[Any]) -> list[Any]:
         sources = [each.value if isinstance(each, keras.Variable) else each for each in wrt]
-        gradients = tape.gradient(output, sources, output_gradients=cotangent)
+        # On the same tape: a loss may take the logits behind the output instead of the output.
+        with tape, TwiceDifferentiable():
+            value = of(output)
+        found = tape.gradient(value, sources)
+        require_independence(value, [s for s, g in zip(sources, found, strict=True) if g is None])
         # An embedding has sparse gradients.
-        return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+        return [None if g is None else tf.convert_to_tensor(g) for g in found]
 
-    return output, watched, pullback
+    return output, watched, gradients
 
 
 def switch(index: Any, branches: Sequence[Callable[[], Any]]) -> Any:

@@ -64,7 +64,7 @@ def _is_of_a_gradient(op: Any) -> bool:
     A `stop_gradient` of the forward pass is what its author wants; within a gradient it cuts the
     second derivative off.
     """
-    return any(frame.filename.endswith(_TAKERS) for frame in op.traceback)
+    return any(frame.filename.endswith(_TAKERS) for frame in op.traceback or ())
 
 
 def _is_gradient_of_python(op: Any) -> bool:

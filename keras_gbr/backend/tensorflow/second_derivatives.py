@@ -7,6 +7,7 @@ The graph of the traced step tells both in advance, at no cost for the steps the
 """
 
 import re
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,12 @@ from typing import Any
 import tensorflow as tf
 
 from keras_gbr.backend.tensorflow.gradients import called_functions, is_missing
+from keras_gbr.backend.tensorflow.paths import (
+    MissingDerivativeError,
+    carries_gradient,
+    needed_tensors,
+    origin,
+)
 
 _WAYS_OUT = {
     "Resize|ScaleAndTranslate": 'UpSampling2D(interpolation="nearest") or Conv2DTranspose',
@@ -42,12 +49,15 @@ def require_of(step: Callable[[], Any]) -> None:
 
     Raises:
         MissingSecondDerivativeError: As `require`.
+        MissingDerivativeError: As `paths.require_independence`.
     """
     try:
         tf.function(step, autograph=False).get_concrete_function()
-    except MissingSecondDerivativeError:
+    except (MissingSecondDerivativeError, MissingDerivativeError):
         raise
     except Exception as error:
+        if _is_refusal(error):
+            return  # the step itself comes to the same
         # The reason to run eagerly may be code that no graph can hold.
         warnings.warn(
             "The second derivatives that the penalties need are not checked: the model runs "
@@ -55,6 +65,13 @@ def require_of(step: Callable[[], Any]) -> None:
             f"wrong gradient. Tracing the step failed with {type(error).__name__}: {error}",
             stacklevel=2,
         )
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether this package has raised an error of what it was given."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    module = frames[-1][0].f_globals.get("__name__", "")
+    return isinstance(error, ValueError) and module.split(".")[0] == "keras_gbr"
 
 
 @contextmanager
@@ -91,7 +108,7 @@ def require(loss: Any, model: Any) -> None:
     # What is not known to be constant counts as trainable: rather one alarm too many.
     constants = {id(weight.value.handle) for weight in model.non_trainable_variables}
     graph = loss.graph
-    variables = [inner for outer, inner in graph.captures if id(_origin(outer)) not in constants]
+    variables = [inner for outer, inner in graph.captures if id(origin(outer)) not in constants]
     for calls in _missing(graph, [loss], [v for v in variables if v.dtype == tf.resource]):
         operation = calls[-1].type
         way = next(way for part, way in _WAYS_OUT.items() if re.search(part, operation))
@@ -104,20 +121,13 @@ def require(loss: Any, model: Any) -> None:
         )
 
 
-def _origin(tensor: Any) -> Any:
-    """What a tensor is outside of all functions that have captured it."""
-    captures = getattr(getattr(tensor, "graph", None), "captures", ())
-    outer = next((outer for outer, inner in captures if inner is tensor), None)
-    return tensor if outer is None else _origin(outer)
-
-
 def _missing(graph: Any, targets: Iterable[Any], sources: Iterable[Any]) -> Iterator[list[Any]]:
     """The gradient operations without a gradient on a path from `sources` to `targets`.
 
     Yields:
         The operation, after the operations that call the function that it is in.
     """
-    needed = _needed(targets)
+    needed = needed_tensors(targets)
     dependent = {tensor.name for tensor in sources}
     for op in graph.get_operations():
         inputs = [tensor for tensor in op.inputs if tensor.name in dependent]
@@ -128,29 +138,10 @@ def _missing(graph: Any, targets: Iterable[Any], sources: Iterable[Any]) -> Iter
             yield [op]
         if op.type == "StopGradient":
             continue
-        dependent |= {tensor.name for tensor in op.outputs if _carries_gradient(tensor)}
+        dependent |= {tensor.name for tensor in op.outputs if carries_gradient(tensor)}
         for body in _bodies(op) if outputs else ():
             for calls in _missing(body, *_ends(op, body, outputs, inputs)):
                 yield [op, *calls]
-
-
-def _needed(targets: Iterable[Any]) -> set[str]:
-    """The names of the tensors that `targets` are computed from by differentiable paths."""
-    needed: set[str] = set()
-    stack = list(targets)
-    while stack:
-        tensor = stack.pop()
-        if tensor.name not in needed and _carries_gradient(tensor):
-            needed.add(tensor.name)
-            if tensor.op.type != "StopGradient":
-                stack.extend(tensor.op.inputs)
-    return needed
-
-
-def _carries_gradient(tensor: Any) -> bool:
-    """Whether a derivative may pass: resources are variables, variants stacks of a loop."""
-    dtype = tensor.dtype.base_dtype
-    return dtype.is_floating or dtype.is_complex or dtype in (tf.resource, tf.variant)
 
 
 def _bodies(op: Any) -> list[Any]:
@@ -160,7 +151,7 @@ def _bodies(op: Any) -> list[Any]:
 
 
 def _ends(op: Any, body: Any, outputs: list[Any], inputs: list[Any]) -> tuple[list[Any], list[Any]]:
-    """What of the outputs and the inputs of a function the outputs and inputs of its call are."""
+    """Maps the outputs and inputs of a call to those of the called function."""
     if op.type in _LOOPS:
         # What goes round may come out anywhere.
         return list(body.outputs), list(body.inputs)
@@ -185,8 +176,10 @@ def _place(calls: list[Any], model: Any) -> str:
     names = [call.name for call in calls]
     while True:
         scopes = [scope for name in names for scope in name.split("/")[:-1]]
-        if "compile_loss" in scopes:
-            return f"loss {scopes[scopes.index('compile_loss') + 1]!r}"
+        # Further uses of a scope have a number.
+        plain = [re.sub(r"_\d+$", "", scope) for scope in scopes]
+        if "compile_loss" in plain[:-1]:
+            return f"loss {plain[plain.index('compile_loss') + 1]!r}"
         path = "/".join(dict.fromkeys(_layers_of(scopes, layers)))
         if path:
             return f"layer {path!r}" + ("" if names[0] == calls[0].name else " or what follows it")

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_gbr import _validation as check
 from keras_gbr.backend.first_step import FirstStep
-from keras_gbr.backend.steps import StatefulTrainer, penalized
+from keras_gbr.backend.steps import StatefulTrainer, has_trainable_weights, penalized
 from keras_gbr.backend.tensorflow import distribution, numerics, second_derivatives
 from keras_gbr.backend.tensorflow.autodiff import switch
 
@@ -58,7 +58,8 @@ class Trainer(StatefulTrainer):
         if terms.check_numerics:
             checks = numerics.require_finite(gradients, values, self, state)
         with tf.control_dependencies(checks):
-            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+            if has_trainable_weights(self):
+                self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         return logs
 
     def make_train_function(self, force: bool = False) -> Any:
@@ -67,13 +68,20 @@ class Trainer(StatefulTrainer):
         if self.train_function is not None and not force:  # type: ignore[has-type]
             return self.train_function  # type: ignore[has-type]
         terms = self._terms  # type: ignore[attr-defined]
-        if distribution.replicas_of(self) == 1 or len(terms.kinds) == 1:
+        if len(terms.kinds) == 1 or not self._takes_one_step_of_replicas():
             super().make_train_function(force)  # type: ignore[misc]
         else:
             self.train_function = self._train_function_of_kinds()
         if terms.penalties:
             self.train_function = FirstStep(self.train_function, self)
         return self.train_function
+
+    def _takes_one_step_of_replicas(self) -> bool:
+        """Whether layers may wait for other replicas, if there is one alone too.
+
+        Several steps in one graph need branches, which Python cannot choose between.
+        """
+        return distribution.has_strategy(self) and self.steps_per_execution == 1  # type: ignore[attr-defined]
 
     def _train_function_of_kinds(self) -> Callable[[Any], Any]:
         # Replicas cannot meet in a branch: each kind of step is a graph, and Python chooses.

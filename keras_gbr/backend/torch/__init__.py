@@ -1,16 +1,21 @@
 """PyTorch."""
 
-from keras_gbr.backend.single import num_replicas, replica_id, replica_mean
-from keras_gbr.backend.torch.autodiff import compiled, require_second_derivatives, vjp
+from keras_gbr.backend.in_place import repeatable
+from keras_gbr.backend.single import held_numbers, num_replicas, replica_id, replica_mean
+from keras_gbr.backend.torch.autodiff import compiled, record, require_second_derivatives
+from keras_gbr.backend.torch.devices import on_accelerator
 from keras_gbr.backend.torch.training import Trainer, jit_compile
 
 __all__ = [
     "Trainer",
     "compiled",
+    "held_numbers",
     "jit_compile",
     "num_replicas",
+    "on_accelerator",
+    "record",
+    "repeatable",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",
-    "vjp",
 ]

@@ -1,4 +1,4 @@
-"""Pullbacks by `torch.autograd.grad`."""
+"""Recorded functions by `torch.autograd.grad`."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -16,17 +16,17 @@ class MissingSecondDerivativeError(ValueError):
     """A loss whose gradient PyTorch does not have."""
 
 
-def vjp(
+def record(
     function: Callable[[list[Any], Callable[[str, Any], Any]], Any],
     inputs: list[Any],
     watches: bool = False,
-    parameters: Sequence[keras.Variable] = (),
+    parameters: Sequence[keras.Variable] | None = None,
     layers: Sequence[keras.Layer] = (),
 ) -> tuple[Any, dict[str, list[Any]], Callable[..., list[Any]]]:
-    """Runs a function and returns its output with its pullback.
+    """Runs a function and records it, for gradients of functions of its output.
 
-    See `keras_gbr.backend.tensorflow.autodiff.vjp` for the arguments and what is returned. What
-    the pullback computes is differentiable where PyTorch records gradients.
+    See `keras_gbr.backend.tensorflow.autodiff.record` for the arguments and what is returned. The
+    gradients are differentiable where PyTorch records them.
     """
     watched: dict[str, list[Any]] = {}
     # The other kernels of attention have no second derivative.
@@ -39,21 +39,22 @@ def vjp(
 
         output = function(sources, watch)
 
-    def pullback(cotangent: Any, wrt: list[Any]) -> list[Any]:
+    def gradients_of(of: Callable[[Any], Any], wrt: list[Any]) -> list[Any]:
         replaced = {id(each): source for each, source in zip(inputs, sources, strict=True)}
         tensors = [each.value if isinstance(each, keras.Variable) else each for each in wrt]
-        cotangents, records = keras.tree.flatten(cotangent), torch.is_grad_enabled()
-        if records:
-            # Were they constants, nothing would tell of a gradient that could not be recorded.
-            cotangents = [_differentiable(each) for each in cotangents]
+        records = torch.is_grad_enabled()
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            value = of(output)
+        ones = torch.ones_like(value)
         return gradients(
-            keras.tree.flatten(output),
+            [value],
             [replaced.get(id(each), each) for each in tensors],
-            cotangents,
+            # As constants they would hide a gradient that cannot be recorded.
+            [ones.requires_grad_() if records else ones],
             create_graph=records,
         )
 
-    return output, watched, pullback
+    return output, watched, gradients_of
 
 
 def _source(tensor: Any) -> Any:
@@ -61,10 +62,6 @@ def _source(tensor: Any) -> Any:
     if tensor.requires_grad:
         return with_mask(tensor.view_as(tensor), mask_of(tensor))
     return with_mask(tensor.detach().requires_grad_(), mask_of(tensor))
-
-
-def _differentiable(tensor: Any) -> Any:
-    return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
 
 
 def gradients(
@@ -91,9 +88,9 @@ def gradients(
         [torch.ones_like(output) for output in outputs] if cotangents is None else cotangents
     )
     pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]
-    if not pairs:
-        return [None] * len(wrt)
     reachable = [tensor for tensor in wrt if tensor.requires_grad]
+    if not pairs or not reachable:
+        return [None] * len(wrt)
     try:
         found = iter(
             torch.autograd.grad(

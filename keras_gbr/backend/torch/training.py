@@ -10,7 +10,7 @@ import torch
 from keras_gbr import _validation as check
 from keras_gbr.backend.finite import checked_values, not_finite
 from keras_gbr.backend.first_step import no_numbers
-from keras_gbr.backend.steps import StatefulTrainer, penalized
+from keras_gbr.backend.steps import StatefulTrainer, has_trainable_weights, penalized
 from keras_gbr.backend.torch.autodiff import gradients, require_second_derivatives
 
 
@@ -50,8 +50,9 @@ class Trainer(StatefulTrainer):
         may_fail = terms.check_numerics or kind not in terms.examined
         with _left_as_it_was(self) if may_fail else nullcontext():
             forward, found = _gradients(self, x, y, sample_weight, kind)
-        with torch.no_grad():
-            self.optimizer.apply(found, self.trainable_weights)
+        if has_trainable_weights(self):
+            with torch.no_grad():
+                self.optimizer.apply(found, self.trainable_weights)
         return self.compute_metrics(x, y, forward.y_pred, sample_weight=sample_weight)
 
 

@@ -1,0 +1,93 @@
+"""Which tensors of a graph a derivative may pass from and to.
+
+TensorFlow gives `None` for the gradient by a tensor that a value does not depend on, and the same
+`None` where it depends on it through an operation that TensorFlow cannot differentiate. The first
+is zero, the second is a wrong gradient. The graph tells them apart.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import tensorflow as tf
+
+# Operations whose derivative is zero wherever there is one, or is declared to be.
+_CONSTANT = (
+    *("StopGradient", "ZerosLike", "OnesLike", "Fill"),
+    *("Floor", "Ceil", "Round", "Rint", "Sign"),
+)
+
+
+class MissingDerivativeError(ValueError):
+    """A value that TensorFlow cannot differentiate by what it depends on."""
+
+
+def require_independence(value: Any, sources: list[Any]) -> None:
+    """Refuses tensors that a value depends on, though TensorFlow has no gradient by them.
+
+    Eager operations leave no graph to look at. Their step is traced once, before the first one.
+
+    Args:
+        value: Tensor.
+        sources: Tensors or variables by which its gradient is `None`.
+
+    Raises:
+        MissingDerivativeError: `value` is computed from one of `sources` by real numbers.
+    """
+    if not sources or tf.executing_eagerly():
+        return
+    needed = needed_tensors([value])
+    for source in sources:
+        if _names(source, value.graph) & needed:
+            raise MissingDerivativeError(
+                "A penalty needs the derivative of the loss or the output by everything that it "
+                "depends on, and TensorFlow has none for an operation on the way. Replace the "
+                "operation by one that has (`tf.py_function` and `tf.numpy_function` have none), "
+                "or stop the gradient on purpose with `keras.ops.stop_gradient`. Received: no "
+                f"gradient by {source.name!r}"
+            )
+
+
+def needed_tensors(targets: Iterable[Any]) -> set[str]:
+    """The names of the tensors that `targets` are computed from by differentiable paths."""
+    needed: set[str] = set()
+    stack = list(targets)
+    while stack:
+        tensor = stack.pop()
+        if tensor.name not in needed and carries_gradient(tensor):
+            needed.add(tensor.name)
+            stack.extend(_differentiated(tensor.op))
+    return needed
+
+
+def _differentiated(op: Any) -> list[Any]:
+    """The inputs of an operation that its gradient goes to.
+
+    A function with a gradient of its own ends in an operation that takes its results and its
+    arguments, and passes the results on: the gradient goes to the arguments.
+    """
+    if op.type in _CONSTANT:
+        return []
+    if op.type == "IdentityN" and "_gradient_op_type" in op.node_def.attr:
+        pairs = zip(op.inputs, op.outputs, strict=True)
+        return [tensor for tensor, output in pairs if not output.consumers()]
+    return list(op.inputs)
+
+
+def carries_gradient(tensor: Any) -> bool:
+    """Whether a derivative may pass: resources are variables, variants stacks of a loop."""
+    dtype = tensor.dtype.base_dtype
+    return dtype.is_floating or dtype.is_complex or dtype in (tf.resource, tf.variant)
+
+
+def origin(tensor: Any) -> Any:
+    """What a tensor is outside of all functions that have captured it."""
+    captures = getattr(getattr(tensor, "graph", None), "captures", ())
+    outer = next((outer for outer, inner in captures if inner is tensor), None)
+    return tensor if outer is None else origin(outer)
+
+
+def _names(source: Any, graph: Any) -> set[str]:
+    """The names of a tensor or variable in a graph."""
+    outermost = getattr(source, "handle", source)
+    names = {inner.name for outer, inner in graph.captures if origin(outer) is outermost}
+    return names | {source.name} if getattr(source, "graph", None) is graph else names
