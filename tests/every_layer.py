@@ -79,7 +79,7 @@ CALLS = {
     "Normalization": plainly(FLAT, mean=[0.1] * 6, variance=[2.0] * 6),
     "PReLU": plainly(FLAT, "ones"),
     "Permute": plainly(LINE, (2, 1)),
-    "Pipeline": (lambda cls: lambda x: cls([layers.Dense(3, "tanh"), layers.ReLU()])(x), FLAT),
+    "Pipeline": (lambda cls: lambda x: cls([layers.Dense(3, "tanh"), layers.ELU()])(x), FLAT),
     "RMSNormalization": plainly(FLAT),
     "RNN": (lambda cls: lambda x: cls([layers.LSTMCell(2), layers.GRUCell(2)])(x), LINE),
     "ReLU": plainly(FLAT),

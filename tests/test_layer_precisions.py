@@ -154,4 +154,4 @@ def test_every_layer_and_activation_of_keras_is_in_the_table():
     apart = {name for names in every.APART.values() for name in names}
     assert {*every.CALLS} - {"glu", "threshold"} | apart == set(every.classes())
     assert not {*every.CALLS} & apart
-    assert {"tanh", "softsign", "glu", "threshold"} < every.activations().keys()
+    assert {"tanh", "softsign", "glu", "threshold"} < every.activations()
