@@ -72,7 +72,7 @@ class ForwardPass:
             self._record,
             floats,
             watches=bool(at),
-            parameters=model.trainable_weights if parameters else (),
+            parameters=model.trainable_weights if parameters else None,
             layers=model._flatten_layers(),
         )
         leaves = _leaves(self.x)

@@ -16,13 +16,14 @@ def record(
     function: Callable[[list[Any], Callable[[str, Any], Any]], Any],
     inputs: list[Any],
     watches: bool = False,
-    parameters: Sequence[keras.Variable] = (),
+    parameters: Sequence[keras.Variable] | None = None,
     layers: Sequence[keras.Layer] = (),
 ) -> tuple[Any, dict[str, list[Any]], Callable[..., list[Any]]]:
     """Runs a function and records it, for gradients of functions of its output.
 
     See `keras_gbr.backend.tensorflow.autodiff.record` for the arguments and what is returned.
     """
+    parameters = parameters or ()
     pure = _Pure(function, inputs, parameters, layers)
     primals: tuple[Any, ...] = (inputs, [], [variable.value for variable in parameters])
     if watches:

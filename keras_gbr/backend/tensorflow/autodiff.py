@@ -15,7 +15,7 @@ def record(
     function: Callable[[list[Any], Callable[[str, Any], Any]], Any],
     inputs: list[Any],
     watches: bool = False,
-    parameters: Sequence[keras.Variable] = (),
+    parameters: Sequence[keras.Variable] | None = None,
     layers: Sequence[keras.Layer] = (),
 ) -> tuple[Any, dict[str, list[Any]], Callable[..., list[Any]]]:
     """Runs a function and records it, for gradients of functions of its output.
@@ -26,7 +26,8 @@ def record(
             to compute with in place of `tensor` so that there is a gradient at it.
         inputs: Floating-point tensors.
         watches: Whether the function calls `watch`.
-        parameters: The variables whose gradients may be asked for too.
+        parameters: The variables whose gradients may be asked for too, those included that the
+            function makes, or `None`.
         layers: The layers that the function calls: what they update and add to the loss is
             left as if they had been called directly.
 
@@ -37,7 +38,7 @@ def record(
         returns a list of tensors, `None` where the value is known not to depend on one. It may
         be called several times, and what it computes is differentiable itself.
     """
-    tape = tf.GradientTape(persistent=True, watch_accessed_variables=bool(parameters))
+    tape = tf.GradientTape(persistent=True, watch_accessed_variables=parameters is not None)
     watched: dict[str, list[Any]] = {}
     with tape, _TwiceDifferentiableMoments():
 

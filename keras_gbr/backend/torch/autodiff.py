@@ -20,7 +20,7 @@ def record(
     function: Callable[[list[Any], Callable[[str, Any], Any]], Any],
     inputs: list[Any],
     watches: bool = False,
-    parameters: Sequence[keras.Variable] = (),
+    parameters: Sequence[keras.Variable] | None = None,
     layers: Sequence[keras.Layer] = (),
 ) -> tuple[Any, dict[str, list[Any]], Callable[..., list[Any]]]:
     """Runs a function and records it, for gradients of functions of its output.
