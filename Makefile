@@ -30,7 +30,7 @@ export KERAS_BACKEND
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test $(BACKENDS:%=test-%) lint format bench lock clean
+.PHONY: help demo test $(BACKENDS:%=test-%) lint format differential bench lock clean
 .NOTPARALLEL:
 
 help:  ## show this list
@@ -60,7 +60,9 @@ test-tensorflow: $(COMMON)-tensorflow  ## only the tests of this backend
 # there it is the contract, the penalties and the demo, and all by `make test-jax FILES=tests`.
 test-torch: FILES = tests
 test-jax: FILES = $(patsubst %,tests/test_%.py,contract penalties input_gradient adversarial \
-	numerics regularizers constraints gaussian memory examples jax intervals)
+	numerics regularizers constraints gaussian memory examples jax intervals every_loss loss_paths \
+	probabilities inputs overwritten replacing directions built_in_part live_numbers own_steps \
+	custom_train_step)
 
 test-jax test-torch: test-%: $(COMMON)-%  ## likewise
 	@echo 'Tests on $*'
@@ -74,6 +76,9 @@ lint: $(COMMON)  ## check style and types
 format: $(COMMON)  ## fix style
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+differential: $(BACKENDS:%=$(COMMON)-%)  ## compare the backends on random programs
+	$(PY) tests/differential/compare.py $(or $(ARGS),--seeds 0:30)
 
 bench: $(INSTALLED)  ## measure step times
 	$(PY) benchmarks/step_time.py $(ARGS)

@@ -10,6 +10,7 @@ from keras_gbr import measures as measure
 from keras_gbr.measures.data import Data
 from keras_gbr.measures.dense_chain import dense_chain
 from keras_gbr.measures.jacobian import check_settings
+from keras_gbr.measures.penalty_check import require
 
 Measure = str | Callable[[keras.Model, Any, Any], float | Mapping[str, float]]
 
@@ -56,10 +57,12 @@ class GBRMonitor(keras.callbacks.Callback):
         freq: Whole number of epochs: measured is after the first, and each `freq` epochs from
             there on. The other epochs have no such logs.
         verbose: See `measures.gbr`.
+        at: See `measures.gbr`, which `"gbr"` passes it on to.
 
     Raises:
-        ValueError: An argument is out of its range; or at the begin of training: the model is
-            none that a measure is for.
+        ValueError: An argument is out of its range; or at the begin of training: the model, or
+            these data, are none that a measure is for. Each measure is tried on the first batch,
+            functions of one's own excepted.
 
     Example:
 
@@ -82,6 +85,7 @@ class GBRMonitor(keras.callbacks.Callback):
         batch_size: int = 32,
         freq: int = 1,
         verbose: str | int = "auto",
+        at: Any = None,
     ) -> None:
         super().__init__()
         check_settings(of, num_projections, 0, standard_error, verbose)
@@ -89,7 +93,8 @@ class GBRMonitor(keras.callbacks.Callback):
         self.freq = check.integer("freq", freq)
         self.measures = _checked(measures)
         self.of, self.num_projections, self.verbose = of, num_projections, verbose
-        self.standard_error = standard_error
+        self.standard_error, self.at = standard_error, at
+        self._tried = False
         self._samples = [_Samples("", x, y)]
         if validation_data is not None:
             self._samples.append(_Samples("val_", *_parts(validation_data)))
@@ -97,11 +102,44 @@ class GBRMonitor(keras.callbacks.Callback):
             self._data(samples)  # for what it refuses
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Refuses a model that a measure is not for; called by Keras."""
-        if self.model.built:
-            for name, refuse in _REQUIRED.items():
-                if name in self.measures:
-                    refuse(self.model)
+        """Refuses a model or data that a measure is not for; called by Keras."""
+        self._tried = False
+        self._try_measures()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """The same for a model that its first step has built; called by Keras."""
+        self._try_measures()
+
+    def _try_measures(self) -> None:
+        if self._tried or not self.model.built:
+            return
+        self._tried = True
+        for samples in self._samples:
+            for name in self.measures:
+                if not isinstance(name, str) or (samples.prefix and name in _OF_WEIGHTS):
+                    continue
+                if name in _REQUIRED:
+                    _REQUIRED[name](self.model)
+                if name not in _OF_WEIGHTS:
+                    self._try(name, samples)
+
+    def _try(self, name: str, samples: _Samples) -> None:
+        """Takes a measure on the first batch."""
+        x, y, sample_weight, _ = next(iter(self._data(samples)))
+        try:
+            if name == "check_penalty":
+                require(self.model, x, y, sample_weight)
+            else:
+                _MEASURES[name](self, _Samples(samples.prefix, x, y, sample_weight))
+        except Exception as error:
+            where = "validation_data" if samples.prefix else "x"
+            shapes = keras.tree.map_structure(lambda leaf: tuple(leaf.shape), x)
+            raise check.fail(
+                f"GBRMonitor must be given data that the measure {name!r} can be taken on. "
+                f"{type(error).__name__}: {error}",
+                f"{where}, of shape",
+                shapes,
+            ) from error
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Measures and adds to `logs`; called by Keras."""
@@ -134,6 +172,7 @@ class GBRMonitor(keras.callbacks.Callback):
             self.batch_size,
             standard_error=True,
             verbose=self.verbose,
+            at=self.at,
         )
         return {"gbr": value, "gbr_error": error} if self.standard_error else {"gbr": value}
 
@@ -156,7 +195,7 @@ class GBRMonitor(keras.callbacks.Callback):
         x, y, sample_weight, _ = next(iter(self._data(samples)))
         found = measure.check_penalty(self.model, x, y, sample_weight, verbose=self.verbose)
         errors: dict[str, float] = {}
-        for row in found.rows:
+        for row in (*found.rows, *found.parts):
             name = f"check_penalty/{row.penalty}"
             errors[name] = max(errors.get(name, 0.0), row.error)
         return errors
@@ -173,6 +212,7 @@ _MEASURES: dict[str, Callable[[GBRMonitor, _Samples], dict[str, float]]] = {
 _OF_WEIGHTS = ("kernel_norms", "weight_bound")
 # What refuses a model that the measure is not for.
 _REQUIRED: dict[str, Callable[[keras.Model], Any]] = {
+    "kernel_norms": measure.kernel_norms,
     "weight_bound": measure.weight_bound,
     "gradient_transfer": dense_chain,
 }

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_gbr import _validation as check
-from keras_gbr.equal_norm import equal_norm
+from keras_gbr.equal_norm import check_direction, equal_norm
 
 
 @keras.saving.register_keras_serializable("keras_gbr")
@@ -32,7 +32,8 @@ class EqualNorm(keras.constraints.Constraint):
         The projected kernel, same shape and dtype. Filters of zeros stay zeros.
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of its range; when called, with `center`, on a kernel whose
+            filters have one entry.
 
     Example:
 
@@ -57,6 +58,9 @@ class EqualNorm(keras.constraints.Constraint):
         self.filter_axis = check.axes("filter_axis", filter_axis)
 
     def __call__(self, w: Any) -> Any:
+        if self.center:
+            axes = self.filter_axis if self.per_filter else ()
+            check_direction(tuple(w.shape), axes, "Set `center=False`.", "w")
         return equal_norm(w, self.alpha, self.per_filter, self.center, self.filter_axis)
 
     def get_config(self) -> dict[str, Any]:

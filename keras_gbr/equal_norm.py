@@ -20,6 +20,7 @@ import numpy as np
 from keras import ops
 from keras.backend import standardize_dtype
 
+from keras_gbr._validation import fail
 from keras_gbr.kernels import Axes, as_matrix, from_matrix
 
 
@@ -60,6 +61,33 @@ def equal_norm(
         length = ops.sqrt(ops.cast(alpha, matrix.dtype) / filters)
         matrix = _scale_columns(matrix, 1.0, center) * length
     return _like(matrix, kernel, filter_axis)
+
+
+def check_direction(
+    shape: tuple[int, ...], filter_axis: Axes, way_out: str, name: str = "kernel"
+) -> None:
+    """Refuses a kernel whose filters, of one entry each, are zero once they are centred.
+
+    Args:
+        shape: The shape of the kernel.
+        filter_axis: See `equal_norm`; an empty tuple where the whole kernel is centred.
+        way_out: What to write instead.
+        name: That of the kernel.
+
+    Raises:
+        ValueError: The filters have one entry.
+    """
+    axes = filter_axis if isinstance(filter_axis, tuple) else (filter_axis,)
+    rank = len(shape)
+    if any(not -rank <= axis < rank for axis in axes):
+        return  # `as_matrix` refuses such axes
+    filters = math.prod(shape[axis] for axis in {axis % rank for axis in axes})
+    if math.prod(shape) == filters:
+        raise fail(
+            f"Filters of one entry are zero once their mean is subtracted, for good. {way_out}",
+            name,
+            shape,
+        )
 
 
 def weight_norm(kernel: Any, gain: Any, filter_axis: Axes = -1) -> Any:

@@ -10,9 +10,9 @@ from keras import ops
 
 from keras_gbr import backend
 from keras_gbr.inner import input_index, layer_at, replaced_outputs, require_batched
+from keras_gbr.inputs import as_taken, check_differentiable, first_samples, is_differentiable
 from keras_gbr.losses import per_sample_losses
-from keras_gbr.precision import at_least_float32, is_float
-from keras_gbr.sandbox import Sandbox
+from keras_gbr.precision import at_least_float32
 
 
 class ForwardPass:
@@ -52,46 +52,52 @@ class ForwardPass:
                 inputs, as `at=` of a penalty.
         """
         self.y, self.sample_weight = y, sample_weight
-        self.x = keras.tree.map_structure(ops.convert_to_tensor, x, none_is_leaf=False)
+        self.x = as_taken(model, x)
         self.batch_size = ops.shape(_leaves(self.x)[0])[0]
         optimizer = getattr(model, "optimizer", None)
         self.step = 0 if optimizer is None else optimizer.iterations
         self.model, self._training, self._parameters = model, training, parameters
         self._at = tuple(at)
-        self._inputs = {
-            each: index
+        # What each `at` stands for: the place of an input, or a layer, which several may name.
+        self._places = {
+            each: layer_at(model, each) if index is None else index
             for each in self._at
-            if (index := input_index(model, self.x, each)) is not None
+            for index in [input_index(model, self.x, each)]
         }
         # Seeds and running means as the pass finds them: what a repetition starts from.
         self._state = [(v, _copy(v)) for v in model.non_trainable_variables]
         self._taken: dict[Any, list[Any]] = {}
         self._parts: dict[float, ForwardPass] = {}
-        floats = [leaf for leaf in _leaves(self.x) if is_float(leaf)]
-        self.y_pred, watched, self._gradients = backend.record(
-            self._record,
-            floats,
-            watches=bool(at),
-            parameters=model.trainable_weights if parameters else None,
-            layers=model._flatten_layers(),
-        )
-        leaves = _leaves(self.x)
-        self._points: dict[Any, list[Any]] = {None: floats, **watched} | {
-            each: [leaves[index]] if is_float(leaves[index]) else []
-            for each, index in self._inputs.items()
+        floats = [leaf for leaf in _leaves(self.x) if is_differentiable(leaf)]
+        with backend.repeatable(model.trainable_weights) as self._repeatable:
+            self.y_pred, watched, self._gradients = backend.record(
+                self._record,
+                floats,
+                watches=bool(at),
+                parameters=model.trainable_weights if parameters else None,
+                layers=model._flatten_layers(),
+            )
+        inputs = {
+            index: [leaf] if is_differentiable(leaf) else []
+            for index, leaf in enumerate(_leaves(self.x))
         }
+        self._points: dict[Any, list[Any]] = {None: floats, **watched, **inputs}
 
     def _record(self, inputs: list[Any], watch: Callable[[str, Any], Any]) -> Any:
         with ExitStack() as stack:
-            for at in self._at:
-                if at not in self._inputs:
-                    hook = partial(self._watched, watch, at)
-                    stack.enter_context(replaced_outputs(layer_at(self.model, at), hook))
+            for layer in self._layers():
+                hook = partial(self._watched, watch, layer)
+                stack.enter_context(replaced_outputs(layer, hook))
             return self._run(self._with_floats(inputs))
 
-    def _watched(self, watch: Callable[[Any, Any], Any], at: Any, tensor: Any) -> Any:
-        require_batched(at, tensor, _leaves(self.x)[0])
-        return watch(at, tensor)
+    def _layers(self) -> list[keras.Layer]:
+        """The inner layers whose outputs gradients will be asked for, each once."""
+        layers = [place for place in self._places.values() if isinstance(place, keras.Layer)]
+        return list({id(layer): layer for layer in layers}.values())
+
+    def _watched(self, watch: Callable[[Any, Any], Any], layer: keras.Layer, tensor: Any) -> Any:
+        require_batched(layer, tensor, _leaves(self.x)[0])
+        return watch(layer, tensor)
 
     def _run(self, x: Any) -> Any:
         if self.model._call_has_training_arg:
@@ -102,7 +108,9 @@ class ForwardPass:
         """The inputs with other floating-point tensors in place of theirs."""
         remaining = iter(floats)
         return keras.tree.map_structure(
-            lambda leaf: next(remaining) if is_float(leaf) else leaf, self.x, none_is_leaf=False
+            lambda leaf: next(remaining) if is_differentiable(leaf) else leaf,
+            self.x,
+            none_is_leaf=False,
         )
 
     @property
@@ -128,10 +136,9 @@ class ForwardPass:
         if fraction not in self._parts:
             size = _share(fraction, self.batch_size)
             x, y, sample_weight = (
-                keras.tree.map_structure(lambda leaf: leaf[:size], data, none_is_leaf=False)
-                for data in (self.x, self.y, self.sample_weight)
+                first_samples(data, size) for data in (self.x, self.y, self.sample_weight)
             )
-            with Sandbox(self._state):
+            with self._repeatable(self._state):
                 self._parts[fraction] = ForwardPass(
                     self.model, x, y, sample_weight, self._training, self._parameters, self._at
                 )
@@ -153,15 +160,14 @@ class ForwardPass:
         def moved(tensor: Any) -> Any:
             return tensor + ops.cast(next(remaining), tensor.dtype)
 
-        with Sandbox(self._state):
-            if at is None or at in self._inputs:
-                points = {id(point) for point in self.points(at)}
-                floats = [
-                    moved(leaf) if id(leaf) in points else leaf for leaf in self._points[None]
-                ]
-                return self._run(self._with_floats(floats))
-            with replaced_outputs(layer_at(self.model, at), moved):
-                return self._run(self.x)
+        place = self._places.get(at)
+        with self._repeatable(self._state):
+            if isinstance(place, keras.Layer):
+                with replaced_outputs(place, moved):
+                    return self._run(self.x)
+            points = {id(point) for point in self.points(at)}
+            floats = [moved(leaf) if id(leaf) in points else leaf for leaf in self._points[None]]
+            return self._run(self._with_floats(floats))
 
     def losses(self, y_pred: Any) -> Any:
         """The compiled loss of each sample alone, as a function of the outputs.
@@ -207,8 +213,11 @@ class ForwardPass:
         Raises:
             ValueError: There are none.
         """
-        if self._points.get(at):
-            return self._points[at]
+        if at is None:
+            check_differentiable(self.model, self.x)
+        found = self._points.get(self._places.get(at))
+        if found and (at is None or at in self._places):
+            return found
         if at is not None:
             raise ValueError(
                 "`at` must name a layer that the model calls and that has a floating-point "
@@ -216,8 +225,9 @@ class ForwardPass:
             )
         raise ValueError(
             "A penalty on input gradients needs a floating-point input, and integers have "
-            "no gradient. Name the layer whose output it is taken at instead, "
-            '`at="embedding"` for one of that name. Received: inputs of dtypes '
+            'no gradient. Give numbers as floats, `x.astype("float32")`. For indices, name the '
+            'layer whose output it is taken at instead, `at="embedding"` for one of that name. '
+            "Received: inputs of dtypes "
             f"{[keras.backend.standardize_dtype(leaf.dtype) for leaf in _leaves(self.x)]}"
         )
 

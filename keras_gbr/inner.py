@@ -1,6 +1,5 @@
 """Reaches a tensor inside a model: what a layer gives to the layers after it."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,9 +8,8 @@ import keras
 
 from keras_gbr import _validation as check
 from keras_gbr.precision import is_float
+from keras_gbr.replacing import replaced
 from keras_gbr.wrapping import Transparent
-
-_lock = threading.Lock()
 
 
 def layer_at(model: keras.Model, at: str | keras.Layer) -> keras.Layer:
@@ -109,47 +107,14 @@ def replaced_outputs(layer: keras.Layer, replace: Callable[[Any], Any]) -> Itera
         replace: Takes a floating-point output of the layer and returns a tensor like it. Called
             for each of them, in the order in which they are computed.
     """
-    # Replicas run in threads whose blocks overlap: the last one out takes the hook away.
-    with _lock:
-        hook = vars(layer).get("call")
-        if not isinstance(hook, _Hook):
-            hook = _Hook(layer)
-        hook.users += 1
-    hook.local.replace = replace
-    try:
-        yield
-    finally:
-        del hook.local.replace
-        with _lock:
-            hook.users -= 1
-            if not hook.users:
-                hook.remove(layer)
+    call = layer.call
 
-
-class _Hook:
-    """Stands in for the `call` of a layer.
-
-    The instance dictionary is changed directly: an attribute assignment would make Keras track
-    what is assigned.
-    """
-
-    def __init__(self, layer: keras.Layer) -> None:
-        self.users = 0
-        self.local = threading.local()
-        self.call = layer.call
-        self.own = vars(layer).get("call")
-        vars(layer)["call"] = self
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        outputs = self.call(*args, **kwargs)
-        replace = getattr(self.local, "replace", None)
-        if replace is None:
-            return outputs
+    def hooked(*args: Any, **kwargs: Any) -> Any:
         return keras.tree.map_structure(
-            lambda leaf: replace(leaf) if is_float(leaf) else leaf, outputs, none_is_leaf=False
+            lambda leaf: replace(leaf) if is_float(leaf) else leaf,
+            call(*args, **kwargs),
+            none_is_leaf=False,
         )
 
-    def remove(self, layer: keras.Layer) -> None:
-        del vars(layer)["call"]
-        if self.own is not None:
-            vars(layer)["call"] = self.own
+    with replaced(layer, {"call": hooked}):
+        yield

@@ -13,6 +13,17 @@ not number filters are the fan-in:
 | `SeparableConv1D`, `SeparableConv2D` | one depthwise, one pointwise | as those |
 | `Embedding` | `(tokens, out)` | 0: each row |
 | recurrent cells, input and recurrent | `(in, gates * units)` | -1: each gate's columns |
+
+A layer of your own that makes kernels with `add_weight` says so in an attribute of the class (or a
+property), `gbr_kernels`: the names of the attributes that hold them, with the axes of the filters.
+
+```python
+class Projection(keras.layers.Layer):
+    gbr_kernels = {"weight": -1}
+
+    def build(self, shape):
+        self.weight = self.add_weight(shape=(shape[-1], 8))
+```
 """
 
 import math
@@ -69,7 +80,7 @@ class Kernel:
 
     @property
     def variable(self) -> Any:
-        """The variable, or what stands in its place while a wrapper computes."""
+        """The variable, also while a wrapper computes with something else."""
         return vars(self.layer)[self.attribute]
 
 
@@ -90,18 +101,61 @@ def kernels_of(layer: keras.Layer) -> list[Kernel]:
 
 def _walk(layer: keras.Layer, path: str, rule: dict[str, Axes] | None = None) -> Iterator[Kernel]:
     rule = _rule(layer) if rule is None else rule
+    declared = _declared(layer)
+    rule = {**rule, **declared}
     if rule:
         check_plain(layer)
     for name, axis in rule.items():
-        value = getattr(layer, name, None)
-        if value is not None:
-            # `kernel` is a read-only property on some layers, the attribute itself on others.
-            attribute = next(key for key, held in vars(layer).items() if held is value)
+        # `kernel` is a read-only property on some layers, the attribute itself on others.
+        attribute = name if name in vars(layer) else f"_{name}"
+        if vars(layer).get(attribute) is not None:
             yield Kernel(path + name, layer, axis, attribute)
-    if not rule:
+    if rule.keys() == declared.keys():
         of_cell = CELL_RULE if isinstance(layer, CONVOLUTIONAL_LSTMS) else None
         for child in layer._layers:
             yield from _walk(child, f"{path}{child.name}/", of_cell)
+
+
+def undeclared_weights(layer: keras.Layer) -> list[tuple[str, tuple[int, ...]]]:
+    """Weights that may be kernels, and are not known as such.
+
+    Args:
+        layer: A built layer.
+
+    Returns:
+        Names and shapes of the trainable weights with two axes or more that layers which Keras
+        does not come with make themselves, and do not declare in `gbr_kernels`.
+    """
+    known = {id(kernel.variable) for kernel in kernels_of(layer)}
+    return [
+        (variable.name, tuple(variable.shape))
+        for part in dict.fromkeys(layer._flatten_layers())
+        if not _is_of_keras(type(part))
+        for variable in part._trainable_variables
+        if len(variable.shape) > 1 and id(variable) not in known
+    ]
+
+
+def _declared(layer: keras.Layer) -> dict[str, Axes]:
+    """The kernels that the author of a layer declares, in `gbr_kernels`.
+
+    Raises:
+        ValueError: They are not attributes of the built layer with axes.
+    """
+    declared = getattr(layer, "gbr_kernels", {})
+    fits = isinstance(declared, dict) and all(
+        isinstance(axes, (int, tuple))
+        and (not layer.built or isinstance(vars(layer).get(name), keras.Variable))
+        for name, axes in declared.items()
+    )
+    if not fits:
+        raise fail(
+            f"`gbr_kernels` of {type(layer).__name__} must be a dict of the names of attributes "
+            'that hold a variable, with the axes of its filters: {"weight": -1}.',
+            "gbr_kernels",
+            declared,
+        )
+    return declared
 
 
 def _rule(layer: keras.Layer) -> dict[str, Axes]:
@@ -168,6 +222,35 @@ def check_kernels(layer: keras.Layer) -> list[Kernel]:
             layer,
         )
     return kernels
+
+
+def check_start(kernel: Kernel, center: bool) -> None:
+    """Refuses a kernel that starts without a direction, and would stay as it starts.
+
+    Args:
+        kernel: The kernel.
+        center: Whether its mean is subtracted.
+
+    Raises:
+        ValueError: Its initializer gives zeros or, with `center`, one number throughout.
+    """
+    part = kernel.name.rsplit("/", 1)[-1]
+    names = (f"{part}_initializer", f"{part.removesuffix('_kernel')}_initializer")
+    found = [(name, vars(kernel.layer)[name]) for name in names if name in vars(kernel.layer)]
+    constants = (keras.initializers.Zeros, keras.initializers.Ones, keras.initializers.Constant)
+    if not found or not isinstance(found[0][1], constants):
+        return
+    name, initializer = found[0]
+    is_zero = isinstance(initializer, keras.initializers.Zeros)
+    is_zero = is_zero or getattr(initializer, "value", None) == 0
+    if is_zero or center:
+        raise fail(
+            f"Kernel {kernel.name!r} starts with one number throughout, has no direction, and "
+            "would be zero for good. Take another initializer, such as "
+            '"glorot_uniform", or leave the layer as it is.',
+            name,
+            initializer,
+        )
 
 
 def check_plain(layer: keras.Layer) -> None:

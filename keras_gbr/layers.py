@@ -7,12 +7,42 @@ import keras
 from keras import ops
 
 from keras_gbr import _validation as check
-from keras_gbr.equal_norm import equal_norm, filter_lengths, weight_norm, weight_standardization
-from keras_gbr.kernels import CONVOLUTIONS, DENSE, Axes, Kernel, check_kernels, check_layer
+from keras_gbr.equal_norm import (
+    check_direction,
+    equal_norm,
+    filter_lengths,
+    weight_norm,
+    weight_standardization,
+)
+from keras_gbr.kernels import (
+    CONVOLUTIONS,
+    DENSE,
+    Axes,
+    Kernel,
+    check_kernels,
+    check_layer,
+    check_start,
+)
 from keras_gbr.regularizers import Sum, fitted_to, resolved
 from keras_gbr.wrapping import Reparametrized, Transparent
 
 PACKAGE = "keras_gbr"
+
+
+def check_shape(kernel: Kernel, per_filter: bool = True, center: bool = True) -> None:
+    """Refuses a kernel of which `ENC` would leave nothing but zeros.
+
+    Args:
+        kernel: The kernel.
+        per_filter: See `ENC`.
+        center: See `ENC`.
+
+    Raises:
+        ValueError: What is centred has one entry.
+    """
+    if center:
+        axes = kernel.filter_axis if per_filter else ()
+        check_direction(tuple(kernel.variable.shape), axes, "Set `center=False`.", kernel.name)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -35,7 +65,8 @@ class ENC(Reparametrized):
     paper does, also behind the classifier, or leave the classifier out. Weight decay on the raw
     kernel has nothing to hold it back; use `ShiftedL2`.
 
-    A filter of zeros stays one: it has no direction, and neither value nor gradient.
+    A filter of zeros stays one: it has no direction, and neither value nor gradient. So does, with
+    `center`, a filter of one entry; `build` refuses kernels that consist of either.
 
     Args:
         layer: A layer with kernels; see `Reparametrized`.
@@ -84,6 +115,10 @@ class ENC(Reparametrized):
         self.per_filter = check.boolean("per_filter", per_filter)
         self.center = check.boolean("center", center)
         self.learnable_alpha = check.boolean("learnable_alpha", learnable_alpha)
+
+    def check_kernel(self, kernel: Kernel) -> None:
+        check_start(kernel, self.center)
+        check_shape(kernel, self.per_filter, self.center)
 
     def build_parameter(self, kernel: Kernel, prefix: str) -> Any:
         if not self.learnable_alpha:
@@ -165,6 +200,9 @@ class WeightNorm(Reparametrized):
         Salimans & Kingma 2016, equation 2.
     """
 
+    def check_kernel(self, kernel: Kernel) -> None:
+        check_start(kernel, center=False)
+
     def build_parameter(self, kernel: Kernel, prefix: str) -> Any:
         dtype = kernel.variable.dtype
 
@@ -205,6 +243,15 @@ class WeightStandardization(Reparametrized):
     Reference:
         Qiao et al. 2019, equation 9.
     """
+
+    def check_kernel(self, kernel: Kernel) -> None:
+        check_start(kernel, center=True)
+        check_direction(
+            tuple(kernel.variable.shape),
+            kernel.filter_axis,
+            "Take `WeightNorm` or `ENC(layer, center=False)`, or leave the layer as it is.",
+            kernel.name,
+        )
 
     def reparametrize(self, kernel: Any, filter_axis: Axes, parameter: Any) -> Any:
         return weight_standardization(kernel, filter_axis)

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_gbr import _validation as check
 from keras_gbr.backend import mask_of
 
 
@@ -72,7 +73,8 @@ def per_sample_losses(compile_loss: Any, y: Any, y_pred: Any) -> Any:
         entry._replace(loss=_PerSample(entry.loss)) for entry in compile_loss._flat_losses
     ]
     unreduced._metrics = [None] * len(unreduced._flat_losses)
-    return unreduced.call(y, y_pred)
+    with keras.name_scope("compile_loss"):  # as the compiled loss itself
+        return unreduced.call(y, y_pred)
 
 
 def _copy(loss: Any) -> Any:
@@ -80,3 +82,26 @@ def _copy(loss: Any) -> Any:
     twin = object.__new__(type(loss))
     vars(twin).update(vars(loss))
     return twin
+
+
+def require_separate_samples(loss: Any) -> None:
+    """Refuses a loss in which the value of a sample depends on the other samples.
+
+    Its gradient by one input is not that of the loss of one sample.
+
+    Args:
+        loss: The `loss` of `compile`: a string, function or `Loss`, or a structure of them.
+
+    Raises:
+        ValueError: It is one of Keras, the circle loss, which compares the samples of a batch.
+    """
+    for item in keras.tree.flatten(loss):
+        found = None if item is None else keras.losses.get(item)
+        if found is keras.losses.circle or isinstance(found, keras.losses.Circle):
+            raise check.fail(
+                "A penalty on the gradient of the loss by the input needs a loss of single "
+                "samples, and the circle loss compares the samples of a batch. Take "
+                "`Jacobian`, which needs no loss, or `ParameterGradient`.",
+                "loss",
+                item,
+            )

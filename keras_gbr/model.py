@@ -178,9 +178,9 @@ class GBRMixin(backend.Trainer):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Compiles the step of `fit`; called by Keras before the first one."""
-        had: Any = self.train_function  # type: ignore[has-type]
-        function: Any = super().make_train_function(force)
-        function = function or self.train_function  # not every backend returns it  # type: ignore[has-type]
+        had = self.train_function  # type: ignore[has-type]
+        super().make_train_function(force)
+        function: Any = self.train_function  # type: ignore[has-type]
         if self.penalties and function is not had:
             function = self.train_function = _reminding(function, self)
         return function

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import keras
+from keras import ops
 
 
 class Sandbox(keras.StatelessScope):
@@ -14,6 +15,9 @@ class Sandbox(keras.StatelessScope):
     Args:
         values: Pairs of variables and the values that they have inside.
         collect_losses: Whether layers note in `losses` what they add to the loss.
+        overwritten: As `values`, of variables that the code assigns. Whatever value one has
+            inside, its gradient is that of the variable as it is around the scope, as it is where
+            a variable is assigned in place.
 
     Attributes:
         losses: What the layers have added to the loss, if that is collected.
@@ -21,10 +25,15 @@ class Sandbox(keras.StatelessScope):
     """
 
     def __init__(
-        self, values: Iterable[tuple[keras.Variable, Any]] = (), collect_losses: bool = False
+        self,
+        values: Iterable[tuple[keras.Variable, Any]] = (),
+        collect_losses: bool = False,
+        overwritten: Iterable[tuple[keras.Variable, Any]] = (),
     ) -> None:
-        super().__init__(list(values), collect_losses=collect_losses)
+        overwritten = list(overwritten)
+        super().__init__([*values, *overwritten], collect_losses=collect_losses)
         self._updated: dict[int, keras.Variable] = {}
+        self._overwritten = {id(variable) for variable, _ in overwritten}
 
     @property
     def updates(self) -> list[tuple[keras.Variable, Any]]:
@@ -37,4 +46,10 @@ class Sandbox(keras.StatelessScope):
     def get_current_value(self, variable: keras.Variable) -> Any:
         value = super().get_current_value(variable)
         outer = getattr(self, "original_scope", None)
-        return outer.get_current_value(variable) if value is None and outer is not None else value
+        around = None if outer is None else outer.get_current_value(variable)
+        if value is None:
+            return around
+        if id(variable) not in self._overwritten:
+            return value
+        around = ops.convert_to_tensor(variable._value if around is None else around)
+        return ops.stop_gradient(value) + (around - ops.stop_gradient(around))

@@ -146,7 +146,7 @@ class Terms:
         """A forward pass that records what the penalties need."""
         due = [penalty for penalty, _ in self._due()]
         parameters = any(penalty.needs_parameters for penalty in due)
-        points = list({id(p.at): p.at for p in due if p.at is not None}.values())
+        points = [penalty.at for penalty in due if penalty.at is not None]
         return ForwardPass(model, x, y, sample_weight, training, parameters, points)
 
     def add_to(self, loss: Any, forward: ForwardPass, values: dict[str, Any]) -> Any:

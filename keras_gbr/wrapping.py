@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
 import keras
@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_gbr import _validation as check
 from keras_gbr.kernels import KINDS, Axes, Kernel, check_kernels, check_layer, kernels_of
+from keras_gbr.replacing import replaced
 
 
 class Transparent(keras.layers.Wrapper):
@@ -35,7 +36,7 @@ class Transparent(keras.layers.Wrapper):
         inner = self.layer
         while isinstance(inner, Transparent):
             inner = inner.layer
-        if not self.built and _is_built_by_call(inner):
+        if not self.built and _needs_call(inner, args, kwargs):
             with keras.name_scope(self.name):
                 inner(*_symbolic(args), **_symbolic(kwargs))
         return super().__call__(*args, **kwargs)
@@ -84,15 +85,29 @@ def build_from_shapes(layer: keras.Layer, *args: Any, **kwargs: Any) -> None:
     """
     if not _is_built_by_call(layer):
         layer.build(*args, **kwargs)
+    if not _has_unbuilt(layer):
         return
+    # A `build` may leave layers inside to the first call.
     for shapes in (*args, *kwargs.values()):
         layer(keras.tree.map_shape_structure(keras.KerasTensor, shapes))
 
 
 def _is_built_by_call(layer: keras.Layer) -> bool:
     """Whether a layer has no `build` of its own, but layers inside it that are not built."""
-    has_none = type(layer).build is keras.Layer.build
-    return has_none and any(not child.built for child in layer._layers)
+    return type(layer).build is keras.Layer.build and _has_unbuilt(layer)
+
+
+def _needs_call(layer: keras.Layer, args: Any, kwargs: Any) -> bool:
+    """Whether shapes may not be enough to build a layer, but the arguments of its call are."""
+    if _is_built_by_call(layer):
+        return True
+    leaves = keras.tree.flatten((args, kwargs))
+    is_foreign = type(layer).__module__.split(".")[0] != "keras"
+    return is_foreign and _has_unbuilt(layer) and sum(hasattr(v, "shape") for v in leaves) > 1
+
+
+def _has_unbuilt(layer: keras.Layer) -> bool:
+    return any(not child.built for child in layer._layers)
 
 
 def _symbolic(arguments: Any) -> Any:
@@ -126,7 +141,8 @@ class Reparametrized(Transparent):
 
     A layer with several kernels (`LSTM`, `SeparableConv2D`), or one that holds other layers
     (`MultiHeadAttention`, `Bidirectional`, a layer of your own), has each of its kernels
-    replaced, see `keras_gbr.kernels` for what they and their filters are.
+    replaced, see `keras_gbr.kernels` for what they and their filters are. A layer of your own
+    names those that it makes with `add_weight` in `gbr_kernels`, `{"weight": -1}`.
 
     A subclass implements `reparametrize` and may give each kernel a parameter of its own in
     `build_parameter`.
@@ -162,10 +178,22 @@ class Reparametrized(Transparent):
         super().build(*args, **kwargs)
         _check_unwrapped(self.layer)
         kernels = check_kernels(self.layer)
+        for kernel in kernels:
+            self.check_kernel(kernel)
         self.kernel_parameters = [
             self.build_parameter(kernel, "" if len(kernels) == 1 else f"{_flat(kernel.name)}_")
             for kernel in kernels
         ]
+
+    def check_kernel(self, kernel: Kernel) -> None:
+        """Refuses a kernel that `reparametrize` would make useless; none by default.
+
+        Args:
+            kernel: The kernel.
+
+        Raises:
+            ValueError: It is one.
+        """
 
     def build_parameter(self, kernel: Kernel, prefix: str) -> Any:
         """Creates the variable that `reparametrize` needs besides a kernel; none by default.
@@ -213,7 +241,7 @@ class Reparametrized(Transparent):
         return kernel
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        with _replaced(zip(kernels_of(self.layer), self.kernels.values(), strict=True)):
+        with _computing_with(zip(kernels_of(self.layer), self.kernels.values(), strict=True)):
             return super().call(*args, **kwargs)
 
 
@@ -234,21 +262,20 @@ def _flat(name: str) -> str:
 
 
 @contextmanager
-def _replaced(pairs: Iterable[tuple[Kernel, Any]]) -> Iterator[None]:
-    """Lets built layers read other kernels in place of their variables.
+def _computing_with(pairs: Iterable[tuple[Kernel, Any]]) -> Iterator[None]:
+    """Lets built layers, in this thread, read other kernels in place of their variables.
 
-    The instance dictionary is changed directly: an attribute assignment would make Keras track
-    the tensor. Calling the layer itself, rather than `stateless_call`, keeps its losses.
+    Calling the layer itself, rather than `stateless_call`, keeps its losses.
     """
-    raw = [(kernel, kernel.variable, value) for kernel, value in pairs]
-    try:
-        for kernel, _, value in raw:
-            owner = kernel.layer
-            vars(owner)[kernel.attribute] = ops.cast(value, owner.compute_dtype)
+    values: dict[int, tuple[keras.Layer, dict[str, Any]]] = {}
+    for kernel, value in pairs:
+        owner = kernel.layer
+        cast = ops.cast(value, owner.compute_dtype)
+        values.setdefault(id(owner), (owner, {}))[1][kernel.attribute] = cast
+    with ExitStack() as stack:
+        for owner, kernels in values.values():
+            stack.enter_context(replaced(owner, kernels))
         yield
-    finally:
-        for kernel, variable, _ in raw:
-            vars(kernel.layer)[kernel.attribute] = variable
 
 
 def kernels_in_use(layer: keras.Layer) -> Iterator[tuple[str, Any]]:

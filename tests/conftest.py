@@ -33,12 +33,15 @@ if BACKEND == "torch":
     torch.set_num_threads(1)
 
 # What is about one backend alone: strategies, exports, graphs without second derivatives, devices.
-# test_backends.py runs all of them itself.
+# test_backends.py and differential run all of them.
 FILES_OF = {
     "tensorflow": [
         "backends",
+        "cut_derivatives",
         "distribute",
         "exports",
+        "layer_precisions",
+        "mends",
         "multi_worker",
         "onnx",
         "second_derivatives",
@@ -49,6 +52,8 @@ FILES_OF = {
 collect_ignore = [
     f"test_{name}.py" for backend, names in FILES_OF.items() if backend != BACKEND for name in names
 ]
+if BACKEND != "tensorflow":
+    collect_ignore.append("differential")
 
 # Derandomised: the same examples on every machine, so a failure is a change of the code. The
 # precision that a fixture sets is meant for all examples. JAX compiles for every shape anew.

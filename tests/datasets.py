@@ -25,4 +25,20 @@ def data_loader(*arrays, size, is_length_known=True):
     return torch.utils.data.DataLoader(dataset, batch_size=size)
 
 
-MAKERS = {"tf.data": tf_data, "DataLoader": data_loader}
+def grain_data(*arrays, size, is_length_known=True):
+    """A dataset of `grain`, of batches of the arrays, of one alone or of tuples."""
+    grain = pytest.importorskip("grain")
+
+    class Source:
+        def __len__(self):
+            return len(arrays[0])
+
+        def __getitem__(self, index):
+            row = tuple(array[index] for array in arrays)
+            return row[0] if len(row) == 1 else row
+
+    dataset = grain.MapDataset.source(Source()).batch(size)
+    return dataset if is_length_known else dataset.to_iter_dataset()
+
+
+MAKERS = {"tf.data": tf_data, "DataLoader": data_loader, "grain": grain_data}

@@ -10,13 +10,13 @@ import keras_gbr
 ROOT = pathlib.Path(keras_gbr.__file__).parent
 # Each module imports from rows above its own, or from its own package.
 ORDER = [
-    ["_validation", "precision", "sandbox", "gaussian"],
+    ["_validation", "precision", "sandbox", "gaussian", "replacing"],
     ["kernels", "structure"],
     ["norms", "equal_norm"],
     ["backend"],
     ["regularizers", "constraints", "wrapping"],
     ["layers"],
-    ["losses", "output_probabilities", "inner"],
+    ["losses", "output_probabilities", "inner", "inputs"],
     ["forward_pass"],
     ["penalties"],
     ["terms"],

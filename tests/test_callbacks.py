@@ -5,7 +5,7 @@ import csv
 import keras
 import numpy as np
 import pytest
-from calls import number, tensorflow_only
+from calls import BACKEND, number, tensorflow_only
 from datasets import MAKERS
 from keras import layers
 from networks import batch, conv_network, dense_network, logits_loss
@@ -202,6 +202,84 @@ def test_a_model_that_training_builds_is_measured():
     monitor = gbr.GBRMonitor(x, measures=["gbr", "weight_bound"])
     logs = last(model.fit(x, y, verbose=0, callbacks=[monitor]))
     assert 0 < logs["gbr"] <= logs["weight_bound/product"] <= logs["weight_bound/mean_power"]
+
+
+def text_network():
+    inputs = keras.Input((5,), dtype="int32")
+    h = layers.Flatten()(layers.Embedding(7, 3, name="embedding")(inputs))
+    model = gbr.GBRModel(inputs, layers.Dense(3)(h))
+    model.compile("sgd", logits_loss(), penalties=[gbr.InputGradient(0.1, at="embedding")])
+    return model
+
+
+TOKENS = np.random.default_rng(2).integers(0, 7, (16, 5))
+
+
+def test_a_model_of_tokens_is_watched_at_its_embedding():
+    model = text_network()
+    monitor = gbr.GBRMonitor(TOKENS, measures=["gbr"], at="embedding")
+    logs = last(model.fit(TOKENS, data()[1], verbose=0, callbacks=[monitor]))
+    kernel = model.layers[-1].get_weights()[0]
+    # After the embedding the model is linear.
+    assert logs["gbr"] == pytest.approx(np.sum(kernel.astype("float64") ** 2), rel=1e-5)
+
+
+WRONG_DATA = {
+    "width": (lambda x, y: (x[:, :4],), ["gbr"], "incompatible"),
+    "validation": (lambda x, y: (x, y, x[:, :4]), ["gbr"], "incompatible"),
+    "no labels for a check": (lambda x, y: (x,), ["check_penalty"], "needs labels"),
+    "no labels for a transfer": (lambda x, y: (x,), ["gradient_transfer"], "Give labels"),
+}
+
+
+@pytest.mark.parametrize("kind", [*WRONG_DATA, "tokens"])
+def test_data_that_a_measure_is_not_for_are_refused_before_training(kind):
+    (x, y), model = data(), compiled(penalties=[gbr.InputGradient(0.1)])
+    if kind == "tokens":
+        x, model = TOKENS, text_network()
+        arguments, measures, message = (TOKENS,), ["gbr"], "integers have no gradient"
+    else:
+        make, measures, message = WRONG_DATA[kind]
+        arguments = make(x, y)
+    before = model.get_weights()
+    monitor = gbr.GBRMonitor(*arguments, measures=measures)
+    with pytest.raises(ValueError, match=f"(?s)GBRMonitor must.*{message}.*Received: "):
+        model.fit(x, y, verbose=0, callbacks=[monitor])
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_trying_the_measures_changes_nothing():
+    logs = []
+    (x, y), names = data(), ["gbr", "kernel_norms"]
+    if BACKEND != "torch":  # whose dropout draws from the generator that also shuffles the data
+        names.append("check_penalty")
+    for callbacks in ([], [gbr.GBRMonitor(x, y, measures=names, freq=1000)]):
+        keras.utils.set_random_seed(3)
+        inputs = keras.Input((5,))
+        h = layers.Dropout(0.5)(layers.BatchNormalization()(layers.Dense(4)(inputs)))
+        model = gbr.GBRModel(inputs, layers.Dense(3)(h))
+        model.compile("sgd", logits_loss(), penalties=[gbr.Jacobian(0.1, seed=1)])
+        model.fit(x, y, batch_size=8, verbose=0, callbacks=callbacks)
+        logs.append(model.get_weights())
+    for plain, watched in zip(*logs, strict=True):
+        np.testing.assert_array_equal(plain, watched)
+
+
+@tensorflow_only
+def test_texts_beside_numbers():
+    text, number = keras.Input((1,), dtype="string", name="t"), keras.Input((5,), name="n")
+    lookup = layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot")
+    h = layers.Concatenate()([lookup(text), number])
+    model = gbr.GBRModel({"t": text, "n": number}, layers.Dense(3)(h))
+    model.compile("sgd", logits_loss())
+    x, y = data()
+    words = np.array([["a"], ["b"]] * 8)
+    inputs = {"t": keras.ops.convert_to_tensor(words), "n": keras.ops.convert_to_tensor(x)}
+    monitor = gbr.GBRMonitor(inputs, validation_data={"t": words, "n": x}, measures=["gbr"])
+    logs = last(model.fit(inputs, y, verbose=0, callbacks=[monitor]))
+    kernel = model.layers[-1].get_weights()[0][3:].astype("float64")
+    assert logs["gbr"] == logs["val_gbr"] == pytest.approx(np.sum(kernel**2), rel=1e-5)
 
 
 X = np.zeros((4, 5))

@@ -6,10 +6,21 @@ import pytest
 from calls import BACKEND, tensorflow_only
 from datasets import MAKERS
 from keras import layers, ops
-from networks import batch, dense_network, logits_loss, use_float64
+from networks import (
+    batch,
+    cross_entropies,
+    dense_network,
+    jacobians,
+    logits_loss,
+    predictions,
+    use_float64,
+    values,
+)
 
 import keras_gbr as gbr
-from keras_gbr.forward_pass import squared_norms
+from keras_gbr.forward_pass import ForwardPass, squared_norms
+from keras_gbr.measures.differences import sharpest
+from keras_gbr.measures.plain import INPUTS, LOSS, OUTPUTS, PARAMETERS
 from keras_gbr.measures.slopes import Slopes
 
 # What the backend can differentiate twice.
@@ -55,6 +66,14 @@ def test_right_gradients_agree_in_double_precision(penalty):
     assert [row.layer for row in report.rows] == ["first", "norm", "second", "head"]
     # It is no large noise that hides an error.
     assert max(row.noise for row in report.rows) < 1e-7
+    # The plain model says the same of what the value is made of.
+    at = getattr(penalty, "at", None)
+    where = INPUTS if at is None else f"(gradient at {at})"
+    expected = {PARAMETERS if penalty.needs_parameters else where}
+    expected |= {LOSS} if penalty.needs_loss else set()
+    expected |= {OUTPUTS} if penalty.name in ("adversarial", "differences") else set()
+    assert {row.layer for row in report.parts} == expected
+    assert max(row.noise for row in report.parts) < 1e-7
 
 
 def test_right_gradients_agree_in_single_precision():
@@ -150,11 +169,51 @@ def test_what_a_penalty_holds_constant_is_held_constant():
     assert report.ok(1e-7), str(report)
 
 
+def zeros(self, of, at=None):
+    return [ops.zeros_like(point) for point in self.points(at)]
+
+
+def test_a_value_that_is_zero_by_mistake_is_found(monkeypatch):
+    """Its slopes agree, being zero, too: only the plain model tells."""
+    monkeypatch.setattr(ForwardPass, "input_gradients", zeros)
+    report = checked(dense_network(), penalty=gbr.InputGradient(1.0), num_directions=1)
+    assert [(row.layer, row.error) for row in report.off()] == [(INPUTS, 1.0)]
+    assert all(row.analytic == row.numeric == 0 for row in report.rows)
+    assert not report.ok()
+    assert report.max_error == 1.0
+    assert "input_gradient: its value is not that of the plain model" in str(report)
+
+
+def test_values_of_a_classifier_with_probabilities_are_judged_by_the_plain_model():
+    """Where a loss looks behind the outputs, the report says what differences say."""
+    use_float64()
+    model = dense_network(activation="softmax")
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    x, y = batch((5,))
+    penalties = [gbr.InputGradient(1.0), gbr.ParameterGradient(1.0), gbr.Adversarial(1.0, 0.5)]
+    report = gbr.measures.check_penalty(model, x, y, penalty=penalties, verbose=0)
+    gradients = jacobians(lambda x: cross_entropies(np.log(predictions(model, x)), y)[:, None], x)
+    value = values(model, penalties[0], x, y, "sparse_categorical_crossentropy").mean()
+    is_right = np.isclose(value, np.sum(gradients**2, axis=(1, 2)).mean(), rtol=1e-6)
+    off = {(row.penalty, row.layer) for row in report.off()}
+    assert report.ok() == is_right
+    assert (
+        is_right
+        or {
+            ("input_gradient", INPUTS),
+            ("parameter_gradient", PARAMETERS),
+            ("adversarial", INPUTS),
+        }
+        <= off
+    )
+
+
 def test_a_stopped_path_is_found_in_the_layers_before_it():
     use_float64()
     cut = layers.Lambda(lambda x: x + ops.stop_gradient(ops.square(x)))
     report = checked(network(cut), penalty=gbr.Jacobian(1.0, None))
-    assert [row.layer for row in report.off()] == ["first"]
+    # And the model itself has another gradient than its differences.
+    assert [row.layer for row in report.off()] == ["first", INPUTS]
 
 
 def test_the_model_is_left_bit_for_bit_as_it_was(monkeypatch):
@@ -219,6 +278,39 @@ def test_a_layer_that_is_frozen_or_of_zeros_is_no_trouble():
     # At zero the value has a minimum: the slope is 0, and so is its gradient.
     assert all(row.analytic == 0 for row in report.rows)
     assert report.ok(), str(report)
+
+
+def staircase(analytic, rounding=1e-12):
+    """Slopes of 2 t with a step up at each thousandth: longer differences see 3 everywhere."""
+    rng = np.random.default_rng(0)
+
+    def value(t):
+        return 2 * t + 1e-3 * np.floor(t * 1e3 + 0.4) + rounding * rng.standard_normal()
+
+    return lambda step: ((value(step) - value(-step)) / (2 * step), analytic)
+
+
+@pytest.mark.parametrize("rounding", [1e-12, 1e-7])
+def test_jumps_of_a_network_of_relus_are_no_error(rounding):
+    right = sharpest(staircase(2.0, rounding), 0.05, rounding, 1.0)
+    assert right.error == 0
+    wrong = sharpest(staircase(1.0, rounding), 0.05, rounding, 1.0)
+    assert wrong.error == pytest.approx(0.5, rel=0.02)
+
+
+def test_a_network_of_relus_in_single_precision():
+    """Before, jumps of the gradients made 0.7 of one of these errors."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((8, 8, 1))
+    h = layers.Conv2D(8, 3, activation="relu")(inputs)
+    h = layers.Flatten()(layers.Conv2D(16, 3, activation="relu")(h))
+    model = keras.Model(inputs, layers.Dense(4)(h))
+    for weight in model.trainable_weights:
+        weight.assign(weight * 3)
+    penalties = [gbr.InputGradient(1.0), Halved(1.0)]
+    report = checked(model, samples=32, seed=1, penalty=penalties, num_directions=1)
+    assert {row.penalty for row in report.off()} == {"penalty"}, str(report)
+    assert any(row.error == pytest.approx(0.5, rel=0.02) for row in report.off())
 
 
 @tensorflow_only

@@ -20,6 +20,10 @@ DEVICES = {2: ["CPU:4", "CPU:5"], 4: ["CPU:0", "CPU:1", "CPU:2", "CPU:3"]}
 def strategy(replicas):
     if replicas == 1:
         return tf.distribute.get_strategy()
+    if replicas == "one of its own":
+        return tf.distribute.MirroredStrategy(
+            ["CPU:3"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+        )
     options = {"cross_device_ops": tf.distribute.ReductionToOneDevice()} if replicas == 4 else {}
     return tf.distribute.MirroredStrategy(DEVICES[replicas], **options)
 
@@ -219,6 +223,60 @@ def test_two_epochs_and_two_more_are_four(tmp_path):
     # And on one replica, where only the statistics that are synchronised have no partner.
     alone = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(alone.predict(x, verbose=0), first.predict(x, verbose=0), atol=1e-6)
+
+
+class Block(layers.Layer):
+    """Kernels in both kinds of attribute, on both sides of statistics that replicas share."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first = layers.Conv2D(3, 3, padding="same")
+        self.statistics = layers.BatchNormalization(synchronized=True)
+        self.second = layers.DepthwiseConv2D(3, padding="same")
+
+    def build(self, shape):
+        self.first.build(shape)
+        self.statistics.build((*shape[:-1], 3))
+        self.second.build((*shape[:-1], 3))
+
+    def call(self, x, training=None):
+        return self.second(keras.ops.tanh(self.statistics(self.first(x), training=training)))
+
+
+WRAPPED = {
+    "ENC": gbr.ENC,
+    "WeightNorm": gbr.WeightNorm,
+    "Regularized": lambda layer: gbr.Regularized(layer, gbr.ShiftedL2(0.1)),
+}
+
+
+@functools.cache
+def trained_block(replicas, wrapper, interval):
+    """The weights after two steps, and what the model says."""
+    keras.utils.set_random_seed(1)
+    with strategy(replicas).scope():
+        inputs = keras.Input((4, 4, 3))
+        block = WRAPPED[wrapper](Block())
+        x = layers.Flatten()(block(block(inputs)))
+        model = gbr.GBRModel(inputs, layers.Dense(3)(x))
+        penalties = [gbr.InputGradient(0.1, interval=interval)]
+        model.compile(keras.optimizers.SGD(0.1), LOSS, penalties=penalties)
+    x = images(16)[0][:, :4, :4, :1] * np.ones(3, "float32")
+    y = images(16)[1]
+    model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+    model.evaluate(x, y, verbose=0)
+    return [*model.get_weights(), model.predict(x, verbose=0)]
+
+
+BLOCKS = [(2, wrapper, interval) for wrapper in WRAPPED for interval in (1, 2)]
+BLOCKS += [("one of its own", "ENC", interval) for interval in (1, 2)]
+
+
+@pytest.mark.parametrize(("replicas", "wrapper", "interval"), BLOCKS)
+def test_a_wrapped_block_where_replicas_meet_trains_as_on_one(replicas, wrapper, interval):
+    expected = trained_block(1, wrapper, interval)
+    for one, other in zip(expected, trained_block(replicas, wrapper, interval), strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-6)
 
 
 def batch_loss(y_true, y_pred):

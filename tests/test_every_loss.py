@@ -194,3 +194,15 @@ def test_one_number_for_a_batch_is_refused(loss):
     with pytest.raises(ValueError, match=r"shape \(batch_size,\)"):
         model.fit(X, references.labels("one-hot"), verbose=0)
     np.testing.assert_array_equal(flat_weights(model), before)
+
+
+@pytest.mark.parametrize("loss", ["circle", keras.losses.Circle()])
+@pytest.mark.parametrize("penalty", [gbr.InputGradient, lambda w: gbr.Adversarial(w, 0.1)])
+def test_a_loss_that_compares_samples_is_refused(loss, penalty):
+    net, _, _ = arranged("Dice", "softmax", {})
+    model = model_of(net, "softmax")
+    model.compile("sgd", loss, penalties=[penalty(1.0)], run_eagerly=EAGERLY)
+    before = flat_weights(model)
+    with pytest.raises(ValueError, match="circle loss compares the samples"):
+        model.fit(X, references.labels("sparse"), verbose=0)
+    np.testing.assert_array_equal(flat_weights(model), before)

@@ -221,7 +221,7 @@ def test_finite_differences_train_a_model_with_bilinear_upsampling():
         ({"of": "logits"}, "`of` must be one of 'loss', 'label_probability', 'output'"),
         ({"method": "exact"}, "`method` must be one of 'double_backprop', 'finite_difference'"),
         ({"step": 0.0}, "`step` must be a finite number > 0"),
-        ({"at": 3}, "`at` must be the name of a layer"),
+        ({"at": 3}, "`at` must be a layer, its name or path"),
         ({"interval": 0}, "`interval` must be a whole number >= 1"),
         ({"interval": 2.0}, "`interval` must be a whole number >= 1"),
         ({"fraction": 0}, "`fraction` must be a finite number > 0"),

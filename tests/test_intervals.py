@@ -291,13 +291,13 @@ def test_equal_pullbacks_are_taken_once():
     x, y = batch((5,), classes=2)
     model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
     forward = model.forward_pass(ops.convert_to_tensor(x), ops.convert_to_tensor(y))
-    pullback, counter = forward._pullback, itertools.count()
+    gradients, counter = forward._gradients, itertools.count()
 
     def counted(*args):
         next(counter)
-        return pullback(*args)
+        return gradients(*args)
 
-    forward._pullback = counted
+    forward._gradients = counted
     shared = [
         gbr.InputGradient(1.0),
         gbr.InputGradient(1.0, norm="inf", target=0.5),

@@ -164,10 +164,21 @@ class Unknown(keras.Model):
         return self.function(self.dense(x))
 
 
+def test_a_model_without_configuration_is_copied():
+    model = Unknown(ops.relu)
+    model(X)
+    wrapped = gbr.apply_enc(model)
+    assert isinstance(wrapped.dense, gbr.ENC)
+    assert_equal(gbr.strip(wrapped)(X), wrapped(X))
+    assert_equal(gbr.strip(model)(X), model(X))
+
+
 def test_what_keras_cannot_copy_is_refused():
+    compiled = Unknown(ops.relu)
+    compiled.compile("sgd", "mse")
     for model, message in (
         (Late(), "must create its layers in its constructor"),
-        (Unknown(ops.relu), r"Keras cannot copy 'unknown.*Give the class a `get_config\(\)`"),
+        (compiled, r"Keras cannot copy 'unknown.*Give the class a `get_config\(\)`"),
     ):
         model(X)
         for act in (gbr.strip, gbr.apply_enc):

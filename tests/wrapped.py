@@ -27,15 +27,14 @@ DENSE = {
     "dense": lambda **k: layers.Dense(5, activation="relu", **k),
     "dense without bias": lambda **k: layers.Dense(5, use_bias=False, **k),
     "dense of a sequence": lambda **k: layers.Dense(5, **k),
-    "dense of one input": lambda **k: layers.Dense(5, **k),
     "dense of one unit": lambda **k: layers.Dense(1, **k),
 }
 LAYERS = CONVOLUTIONS | DENSE
 
 
 def input_shape(name):
-    """A shape with two samples and, but for one case, four channels."""
-    special = {"dense of a sequence": (2, 3, 4), "dense of one input": (2, 1)}
+    """A shape with two samples and four channels."""
+    special = {"dense of a sequence": (2, 3, 4)}
     spatial = {"conv1d": (9,), "conv2d": (8, 7), "conv3d": (5, 6, 5), "dense": ()}
     if name == "conv2d channels first":
         return (2, 4, 8, 7)

@@ -36,6 +36,8 @@ replica_id = _chosen.replica_id
 replica_mean = _chosen.replica_mean
 # Whether the values of a tensor or variable are on a GPU or TPU.
 on_accelerator = _chosen.on_accelerator
+# Notes what a pass assigns, so that it can be repeated.
+repeatable = _chosen.repeatable
 # Refuses a loss whose gradient the backend would get wrong.
 require_second_derivatives = _chosen.require_second_derivatives
 # Runs a function and returns its output with the gradients of what is computed from it.
@@ -53,6 +55,7 @@ __all__ = [
     "on_accelerator",
     "portable",
     "record",
+    "repeatable",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",

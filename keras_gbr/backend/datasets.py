@@ -6,8 +6,8 @@ from typing import Any
 
 
 def is_dataset(x: Any) -> bool:
-    """Whether `x` is a `tf.data.Dataset` or a PyTorch `DataLoader`, an iterable of batches."""
-    return _is_tf_dataset(x) or _is_data_loader(x)
+    """Whether `x` is a dataset of `tf.data`, PyTorch or `grain`, an iterable of batches."""
+    return _is_tf_dataset(x) or _is_data_loader(x) or _is_of_grain(x)
 
 
 def num_batches(dataset: Any) -> float | None:
@@ -16,7 +16,9 @@ def num_batches(dataset: Any) -> float | None:
         number = int(dataset.cardinality())
         return {-1: math.inf, -2: None}.get(number, number)
     try:
-        return len(dataset)
+        number = len(dataset)
+        # One that repeats for ever has the largest length that there is.
+        return math.inf if number >= sys.maxsize else number
     except TypeError:  # of an iterable of unknown length
         return None
 
@@ -27,6 +29,10 @@ def _is_tf_dataset(x: Any) -> bool:
 
 def _is_data_loader(x: Any) -> bool:
     return _is_of(x, "torch.utils.data", "DataLoader")
+
+
+def _is_of_grain(x: Any) -> bool:
+    return any(_is_of(x, "grain", name) for name in ("MapDataset", "IterDataset", "DataLoader"))
 
 
 def _is_of(x: Any, module: str, *path: str) -> bool:

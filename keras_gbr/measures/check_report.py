@@ -8,11 +8,12 @@ _NOISY = 0.02
 
 
 class Comparison(NamedTuple):
-    """The slope of a penalty along a change of the weights of one layer.
+    """The slope of a penalty along a change of the weights of one layer, or of what it is made of.
 
     Attributes:
         penalty: Name of the penalty.
-        layer: Path of the layer: "conv1", "encoder/dense".
+        layer: Path of the layer: "conv1", "encoder/dense". In `PenaltyCheck.parts` what is
+            compared, in parentheses.
         analytic: The slope by the gradient that training takes.
         numeric: The slope by central differences.
         noise: How far `numeric` may be off, relative to the larger of the two.
@@ -35,28 +36,33 @@ class PenaltyCheck:
     Attributes:
         rows: A `Comparison` for each penalty and layer.
         reasons: What is known of the causes, such as an operation without second derivative.
+        parts: What the values of the penalties are made of, against the plain model: a
+            `Comparison` for each place that a penalty takes gradients at, such as "(gradient by
+            the inputs)", for the outputs at inputs that it moves, and for the loss.
     """
 
     rows: tuple[Comparison, ...]
     reasons: tuple[str, ...] = ()
+    parts: tuple[Comparison, ...] = ()
 
     @property
     def max_error(self) -> float:
-        """The largest error of all rows."""
-        return max(row.error for row in self.rows)
+        """The largest error of all rows and parts."""
+        return max(row.error for row in (*self.rows, *self.parts))
 
     def ok(self, tolerance: float = 1e-3) -> bool:
         """Whether no error is above `tolerance`."""
         return not self.off(tolerance)
 
     def off(self, tolerance: float = 1e-3) -> list[Comparison]:
-        """The rows whose error is above `tolerance`."""
-        return [row for row in self.rows if not row.error <= tolerance]
+        """The rows and parts whose error is above `tolerance`."""
+        return [row for row in (*self.rows, *self.parts) if not row.error <= tolerance]
 
     def __str__(self) -> str:
         """A table, with a word on what is off, or too noisy to tell."""
         header = ("penalty", "layer", "analytic", "numeric", "noise", "error", "")
-        cells = [header, *(_cells(row, row in self.off()) for row in self.rows)]
+        off = self.off()
+        cells = [header, *(_cells(row, row in off) for row in (*self.rows, *self.parts))]
         widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
         lines = [
             "  ".join(
@@ -66,7 +72,9 @@ class PenaltyCheck:
             + f"  {row[-1]}"
             for row in cells
         ]
-        return "\n".join([*(line.rstrip() for line in lines), *self.reasons])
+        wrong = {row.penalty for row in self.parts if row in off}
+        values = [f"{name}: its value is not that of the plain model." for name in sorted(wrong)]
+        return "\n".join([*(line.rstrip() for line in lines), *values, *self.reasons])
 
 
 def _cells(row: Comparison, is_off: bool) -> tuple[str, ...]:

@@ -32,8 +32,8 @@ class Data:
     """Samples, however they are given, in batches of at most `batch_size`.
 
     Args:
-        x: Array `(samples, ...)`, list or dict of arrays, `tf.data.Dataset` or
-            `keras.utils.PyDataset`. A dataset yields batches `x`, `(x, y)` or
+        x: Array `(samples, ...)`, list or dict of arrays, or a dataset of `tf.data`, `grain`,
+            PyTorch or Keras (`PyDataset`). A dataset yields batches `x`, `(x, y)` or
             `(x, y, sample_weight)`; those larger than `batch_size` are cut.
         y: Labels, if `x` is no dataset.
         sample_weight: Weights of the samples, if `x` is no dataset.
@@ -160,11 +160,11 @@ def as_arrays(x: Any, name: str = "x") -> Any:
     if name == "x":
         expected = expected.replace(" or a list", ", a dataset, or a list")
     try:
-        arrays = keras.tree.map_structure(np.asarray, x)
+        arrays = keras.tree.map_structure(_as_array, x)
     except (TypeError, ValueError) as error:
         raise check.fail(expected, name, type(x)) from error
     leaves = keras.tree.flatten(arrays)
-    if not leaves or any(leaf.dtype == object or leaf.ndim == 0 for leaf in leaves):
+    if not leaves or any(_is_of_objects(leaf) or leaf.ndim == 0 for leaf in leaves):
         raise check.fail(expected, name, type(x))
     if len({len(leaf) for leaf in leaves}) != 1 or len(leaves[0]) == 0:
         shapes = [leaf.shape for leaf in leaves]
@@ -174,6 +174,16 @@ def as_arrays(x: Any, name: str = "x") -> Any:
             shapes,
         )
     return arrays
+
+
+def _as_array(leaf: Any) -> np.ndarray:
+    # Sparse matrices of SciPy become dense.
+    return np.asarray(leaf.toarray() if hasattr(leaf, "toarray") else leaf)
+
+
+def _is_of_objects(array: np.ndarray) -> bool:
+    """Whether an array holds what is neither a number nor a text."""
+    return array.dtype == object and not all(isinstance(s, (str, bytes)) for s in array.flat)
 
 
 def _length(arrays: Any) -> int:

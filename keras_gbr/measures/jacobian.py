@@ -50,6 +50,7 @@ def gbr(
     seed: int = ...,
     standard_error: Literal[False] = ...,
     verbose: str | int = ...,
+    at: Any = ...,
 ) -> float: ...
 
 
@@ -64,6 +65,7 @@ def gbr(
     *,
     standard_error: Literal[True],
     verbose: str | int = ...,
+    at: Any = ...,
 ) -> Estimate: ...
 
 
@@ -76,6 +78,7 @@ def gbr(
     seed: int = 0,
     standard_error: bool = False,
     verbose: str | int = "auto",
+    at: Any = None,
 ) -> float | Estimate:
     r"""The GBR of a model: the mean of $\|\partial f / \partial x\|_F^2$ over samples.
 
@@ -90,8 +93,8 @@ def gbr(
     Args:
         model: A built model.
         x: Array `(samples, ...)`, or a list or dict of arrays, as `model.predict` takes; or a
-            `tf.data.Dataset` or `keras.utils.PyDataset` of batches `x`, `(x, y)` or
-            `(x, y, sample_weight)`, of which the inputs count.
+            dataset that `fit` takes, of `tf.data`, `grain`, PyTorch or Keras. Its batches are `x`,
+            `(x, y)` or `(x, y, sample_weight)`, of which the inputs count.
         of: `"output"`, `"probabilities"`, `"softmax"` or `"sigmoid"`; see `Jacobian`.
         num_projections: `None` for the exact value, which takes one pullback for each output;
             or the number of random directions of an unbiased estimate.
@@ -105,6 +108,8 @@ def gbr(
             data that the samples are not like, nor of training the model again. NaN for one
             sample.
         verbose: 0 for silence, 1 for a progress bar, `"auto"` for one after two seconds.
+        at: The layer whose output takes the place of the input, such as the embedding of a model
+            of tokens; see `InputPenalty`.
 
     Returns:
         A float; with `standard_error=True` an `Estimate(value, standard_error)`.
@@ -128,9 +133,9 @@ def gbr(
     check_built(model)
     with unchanged(model):
         if num_projections is None:
-            norms = _exact(model, data, of, verbose)
+            norms = _exact(model, data, of, at, verbose)
         else:
-            norms = _estimated(model, data, of, num_projections, seed, verbose)
+            norms = _estimated(model, data, of, num_projections, seed, at, verbose)
     value = float(np.mean(norms))
     if not standard_error:
         return value
@@ -154,9 +159,9 @@ def check_settings(
     check_verbose(verbose)
 
 
-def _exact(model: keras.Model, data: Data, of: str, verbose: str | int) -> np.ndarray:
+def _exact(model: keras.Model, data: Data, of: str, at: Any, verbose: str | int) -> np.ndarray:
     """The squared norm of each sample's Jacobian, from some of its rows at a time."""
-    settings = (of, what_decides(model))
+    settings = (of, what_decides(model), _key(at))
     plans: dict[Any, tuple[int, int]] = {}
     progress = Progress(data.num_batches, verbose)
     norms = []
@@ -167,7 +172,7 @@ def _exact(model: keras.Model, data: Data, of: str, verbose: str | int) -> np.nd
             progress.refine(plans[shapes][0])
         calls, count = plans[shapes]
         # Sequences of another length have other rows.
-        function = traced(model, ("gbr", shapes, count, *settings), _rows(of, count))
+        function = traced(model, ("gbr", shapes, count, *settings), _rows(of, count, at))
         total = np.zeros(1)
         for call in range(calls):
             total = total + _float64(function(batch.x, ops.convert_to_tensor(call * count)))
@@ -186,26 +191,32 @@ def _plan(model: keras.Model, shapes: Any, x: Any) -> tuple[int, int]:
     return calls, math.ceil(rows / calls)
 
 
-def _rows(of: str, count: int) -> Callable[..., Any]:
+def _rows(of: str, count: int, at: Any) -> Callable[..., Any]:
     def squared_norms(model: keras.Model, x: Any, first: Any) -> Any:
-        forward = ForwardPass(model, x)
-        return sum(jacobian_row_squared_norms(forward, of, first + row) for row in range(count))
+        forward = _forward_pass(model, x, at)
+        return sum(jacobian_row_squared_norms(forward, of, first + row, at) for row in range(count))
 
     return squared_norms
 
 
 def _estimated(
-    model: keras.Model, data: Data, of: str, num_projections: int, seed: int, verbose: str | int
+    model: keras.Model,
+    data: Data,
+    of: str,
+    num_projections: int,
+    seed: int,
+    at: Any,
+    verbose: str | int,
 ) -> np.ndarray:
     """An unbiased estimate of the squared norm of each sample's Jacobian."""
 
     def squared_norms(model: keras.Model, x: Any, first: Any, seed: Any) -> Any:
-        forward = ForwardPass(model, x)
+        forward = _forward_pass(model, x, at)
         # Each batch has directions of its own.
         forward.step = first
-        return jacobian_squared_norms(forward, of, num_projections, seed)
+        return jacobian_squared_norms(forward, of, num_projections, seed, at)
 
-    key = ("gbr", of, what_decides(model), num_projections)
+    key = ("gbr", of, what_decides(model), num_projections, _key(at))
     function = traced(model, key, squared_norms)
     # The low bits, as all that counts.
     seeds = ops.convert_to_tensor(seed % 2**31, "int32")
@@ -218,6 +229,14 @@ def _estimated(
         progress.advance(batch.share)
     progress.finish()
     return np.concatenate(norms)
+
+
+def _forward_pass(model: keras.Model, x: Any, at: Any) -> ForwardPass:
+    return ForwardPass(model, x, at=[] if at is None else [at])
+
+
+def _key(at: Any) -> Any:
+    return at if at is None or isinstance(at, str) else id(at)
 
 
 def _float64(values: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Whether the gradient that a penalty trains with is the slope of its value."""
+"""Whether a penalty has the right value, and trains with the slope of it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,8 +9,9 @@ import numpy as np
 from keras_gbr import _validation as check
 from keras_gbr.measures.check_report import PenaltyCheck
 from keras_gbr.measures.data import single_batch
+from keras_gbr.measures.plain import Plain
 from keras_gbr.measures.progress import Progress, check_verbose
-from keras_gbr.measures.slopes import Slopes
+from keras_gbr.measures.slopes import Slopes, value
 from keras_gbr.measures.unchanged import unchanged
 from keras_gbr.penalties import Penalty
 from keras_gbr.structure import check_built
@@ -37,6 +38,13 @@ def check_penalty(
     in training mode, is differentiated as `fit` does, and by changing the weights of one layer
     at a time: along the gradient, and along random directions. Every evaluation starts from the
     same state, so that dropout draws the same units. The model is left as it was, bit for bit.
+
+    What the value is made of is compared with the plain model, called as Keras' own train step
+    calls it: the gradients that the penalty takes by the inputs and parameters, with differences
+    of the loss (or what else it takes gradients of) at moved inputs and weights; the outputs at
+    inputs that it moves; and the mean loss of the samples, with the compiled loss. These are
+    the last rows of the table, in parentheses. A model that stops a gradient on purpose has
+    other gradients than differences, and its rows there are off.
 
     Differences are off by rounding and by the curvature. Both are estimated, from values that lie
     close together and from a step twice as long, and an error is what is ten times larger. With
@@ -84,10 +92,10 @@ def check_penalty(
     if step is not None:
         check.number("step", step, exclusive=True)
     epsilon = _epsilon(model)
-    penalties, layers = _penalties(model, penalty), _trainable_layers(model)
+    penalties, layers = _penalties(model, penalty, y), _trainable_layers(model)
     batch = single_batch(x, y, sample_weight)
     progress = Progress(len(penalties) * len(layers), verbose)
-    rows, reasons = [], []
+    rows, parts, reasons = [], [], []
     with unchanged(model, trainable=True) as restore:
         for each in penalties:
             slopes = Slopes(model, each, batch, restore)
@@ -97,10 +105,27 @@ def check_penalty(
                 rows.append(slopes.compared(each.name, path, variables, rng, num_directions))
                 progress.advance()
             reasons += [f"{each.name}: {slopes.reason}"] if slopes.reason else []
-    return PenaltyCheck(tuple(rows), tuple(reasons))
+            restore()
+            parts += Plain(model, each, batch, restore, epsilon).compared(rng, num_directions)
+    return PenaltyCheck(tuple(rows), tuple(reasons), tuple(parts))
 
 
-def _penalties(model: keras.Model, penalty: Any) -> list[Penalty]:
+def require(model: keras.Model, x: Any, y: Any, sample_weight: Any) -> None:
+    """Refuses what `check_penalty` cannot check, before it takes its time.
+
+    Raises:
+        ValueError: As `check_penalty`; what does not fit raises what Keras raises.
+    """
+    check_built(model)
+    _epsilon(model)
+    _trainable_layers(model)
+    batch = single_batch(x, y, sample_weight)
+    with unchanged(model):
+        for penalty in _penalties(model, None, y):
+            value(model, penalty, batch, None)
+
+
+def _penalties(model: keras.Model, penalty: Any, y: Any) -> list[Penalty]:
     """The penalties to check."""
     given = getattr(model, "penalties", ()) if penalty is None else penalty
     penalties = list(given) if isinstance(given, (list, tuple)) else [given]
@@ -117,6 +142,12 @@ def _penalties(model: keras.Model, penalty: Any) -> list[Penalty]:
                 f"{type(each).__name__} penalises a gradient of the loss: compile the model with "
                 "a `loss`.",
                 "loss",
+                None,
+            )
+        if each.needs_loss and y is None:
+            raise check.fail(
+                f"{type(each).__name__} penalises a gradient of the loss, which needs labels.",
+                "y",
                 None,
             )
     return penalties

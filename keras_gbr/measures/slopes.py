@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,36 +11,19 @@ from keras import ops
 from keras_gbr import backend
 from keras_gbr.forward_pass import ForwardPass
 from keras_gbr.measures.check_report import Comparison
+from keras_gbr.measures.differences import (
+    NOISE_POINTS,
+    Measured,
+    float64,
+    norm,
+    sharpest,
+    step_for,
+    unit,
+)
 from keras_gbr.penalties import Penalty
 
-# Points of the line that the rounding of a penalty is estimated on, and its part of a step.
-_NOISE_POINTS, _NOISE_PART = 8, 1 / 64
-# The longest step, relative to the weights, that rounding leads to.
-_LONGEST_STEP = 0.05
-# How many times the change from one step to one twice as long a slope may be off. Curvature
-# comes to a third of that change; one jump, where a unit switches, to twice.
-_SAFETY = 2.5
-# How many times larger than the noise a difference must be to count.
-_CLEAR = 10.0
-# How often a step is divided by how much, where the slopes disagree or the noise is above what.
-_REFINEMENTS, _FINER, _SHARP = 4, 4, 0.02
-
-
-class _Measured(NamedTuple):
-    """The slopes along one direction; noise and difference relative to the larger of them."""
-
-    analytic: float
-    numeric: float
-    noise: float
-    difference: float
-
-    @property
-    def agrees(self) -> bool:
-        return self.difference <= _CLEAR * self.noise
-
-    @property
-    def error(self) -> float:
-        return 0.0 if self.agrees else self.difference
+# The distance of points on the line that rounding is estimated on, as a part of a step.
+_NOISE_PART = 1 / 512
 
 
 class Slopes:
@@ -64,12 +47,12 @@ class Slopes:
             none_is_leaf=False,
         )
 
-        def value() -> Any:
-            return _value(model, penalty, batch, constants)
+        def current() -> Any:
+            return value(model, penalty, batch, constants)
 
         def gradients() -> list[Any]:
             total, _, gradients_of = backend.record(
-                lambda inputs, watch: value(),
+                lambda inputs, watch: current(),
                 [],
                 parameters=self.weights,
                 layers=model._flatten_layers(),
@@ -84,7 +67,7 @@ class Slopes:
         def compiled(function: Callable[[], Any]) -> Callable[[], Any]:
             return function if model.run_eagerly else backend.compiled(function, model)
 
-        self._function = compiled(value)
+        self._function = compiled(current)
         restore()
         try:
             found = compiled(gradients)()
@@ -94,17 +77,14 @@ class Slopes:
                 f"has no second derivative. Received: {error}"
             ) from error
         self.gradients = {
-            id(weight): _float64(gradient)
+            id(weight): float64(gradient)
             for weight, gradient in zip(self.weights, found, strict=True)
         }
         restore()
-        self.values = {id(weight): _float64(weight) for weight in self.weights}
+        self.values = {id(weight): float64(weight) for weight in self.weights}
 
     def choose_step(self, step: float | None, epsilon: float, rng: np.random.Generator) -> None:
         """Sets the step of the differences from the rounding of the values.
-
-        The third differences of values on a short line are nearly free of what is smooth; of
-        independent errors with variance s^2 they have the variance 20 s^2.
 
         Args:
             step: The step, if it is given.
@@ -113,17 +93,13 @@ class Slopes:
         """
         nominal = epsilon ** (1 / 3) if step is None else step
         line = [
-            np.linalg.norm(self.values[id(weight)]) * unit
+            np.linalg.norm(self.values[id(weight)]) * each
             for weight in self.weights
-            for unit in _unit([rng.standard_normal(tuple(weight.shape))])
+            for each in unit([rng.standard_normal(tuple(weight.shape))])
         ]
-        positions = nominal * _NOISE_PART * np.arange(_NOISE_POINTS)
+        positions = nominal * _NOISE_PART * np.arange(NOISE_POINTS)
         values = [self._at(self.weights, line, position)[0] for position in positions]
-        rounding = math.sqrt(np.mean(np.diff(values, 3) ** 2) / 20)
-        self.rounding = max(rounding, epsilon * 2**-6 * abs(values[0]))
-        relative = self.rounding / abs(values[0]) if values[0] else epsilon
-        by_noise = min(max(nominal, relative ** (1 / 3)), max(nominal, _LONGEST_STEP))
-        self.step = by_noise if step is None else step
+        self.rounding, self.step = step_for(values, epsilon, step)
 
     def compared(
         self, penalty: str, path: str, variables: list[Any], rng: np.random.Generator, count: int
@@ -138,10 +114,10 @@ class Slopes:
             count: Number of random directions.
         """
         gradient = [self.gradients[id(variable)] for variable in variables]
-        directions = [_unit([rng.standard_normal(g.shape) for g in gradient]) for _ in range(count)]
-        if _norm(gradient) > 0:
-            directions.insert(0, _unit(gradient))
-        length = _norm([self.values[id(variable)] for variable in variables]) or 1.0
+        directions = [unit([rng.standard_normal(g.shape) for g in gradient]) for _ in range(count)]
+        if norm(gradient) > 0:
+            directions.insert(0, unit(gradient))
+        length = norm([self.values[id(variable)] for variable in variables]) or 1.0
         found = [self._sharpest(variables, direction, length) for direction in directions]
         rows = [Comparison(penalty, path, *each[:3], each.error) for each in found]
         # NaN is the largest error.
@@ -149,30 +125,14 @@ class Slopes:
 
     def _sharpest(
         self, variables: list[Any], direction: list[np.ndarray], length: float
-    ) -> "_Measured":
-        """The slopes along a direction, by the step that tells most.
-
-        Where a penalty jumps, a shorter step may not reach the jump. A wrong gradient is as
-        wrong by every step.
-        """
+    ) -> Measured:
         gradient = [self.gradients[id(variable)] for variable in variables]
         # A random direction may be at right angles to the gradient: then this is its scale.
-        typical = _norm(gradient) / math.sqrt(sum(g.size for g in gradient))
-        best = _Measured(0.0, 0.0, math.inf, math.inf)
-        for refinement in range(_REFINEMENTS + 1):
-            step = self.step * length / _FINER**refinement
-            numeric, analytic = self._slopes(variables, direction, step)
-            coarse, _ = self._slopes(variables, direction, 2 * step)
-            noise = _SAFETY * abs(numeric - coarse) + 4 * self.rounding / step
-            scale = max(abs(analytic), abs(numeric), typical) or 1.0
-            difference = abs(analytic - numeric) / scale
-            found = _Measured(analytic, numeric, noise / scale, difference)
-            refutes = found.agrees and _CLEAR * found.noise < best.difference
-            if refinement == 0 or found.noise < best.noise or refutes:
-                best = found
-            if best.agrees and best.noise < _SHARP:
-                break
-        return best
+        typical = norm(gradient) / math.sqrt(sum(g.size for g in gradient))
+        step = self.step * length
+        return sharpest(
+            lambda step: self._slopes(variables, direction, step), step, self.rounding, typical
+        )
 
     def _slopes(
         self, variables: list[Any], direction: list[np.ndarray], step: float
@@ -195,11 +155,11 @@ class Slopes:
         for variable, change in zip(variables, direction, strict=True):
             moved = self.values[id(variable)] + step * change
             variable.assign(ops.convert_to_tensor(moved, variable.dtype))
-        weights = [_float64(variable) for variable in variables]
+        weights = [float64(variable) for variable in variables]
         return float(ops.convert_to_numpy(self._function())), weights
 
 
-def _value(model: keras.Model, penalty: Penalty, batch: Any, constants: Any) -> Any:
+def value(model: keras.Model, penalty: Penalty, batch: Any, constants: Any) -> Any:
     """The unweighted value of a penalty on a batch, a scalar, in training mode."""
     forward = _forward_pass(model, penalty, batch)
     arguments = {} if constants is None else {"constants": constants}
@@ -222,15 +182,3 @@ def _missing_second_derivative(value: Any, model: keras.Model) -> str:
     except ValueError as error:
         return str(error)
     return ""
-
-
-def _unit(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    return [array / _norm(arrays) for array in arrays]
-
-
-def _norm(arrays: list[np.ndarray]) -> float:
-    return math.sqrt(sum(float(np.sum(array**2)) for array in arrays))
-
-
-def _float64(values: Any) -> np.ndarray:
-    return np.array(ops.convert_to_numpy(values), dtype="float64")

@@ -1,5 +1,6 @@
 """What all penalties share: a weight, a name and a configuration."""
 
+import inspect
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +30,8 @@ class Penalty:
 
     Args:
         weight: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the number
-            of updates. With 0 the value is tracked and training is left as it is.
+            of updates. With 0 the value is tracked and training is left as it is; as the weight
+            may change, a step costs and needs what it does with another weight.
         interval: Whole number >= 1: the penalty is part of every `interval`-th step alone, the
             first included, with `interval` times its weight ("lazy regularization"). The other
             steps cost what they cost without it, and the metric is the mean over the steps that
@@ -96,7 +98,11 @@ class Penalty:
         Args:
             listener: A method that is called when a live number changes. It is not kept alive.
         """
-        vars(self)["_fixed"] = frozenset(self.get_config())
+        constructors = [
+            vars(cls)["__init__"] for cls in type(self).__mro__ if "__init__" in vars(cls)
+        ]
+        names = [name for each in constructors for name in inspect.signature(each).parameters]
+        vars(self)["_fixed"] = frozenset(names)
         vars(self).setdefault("_listeners", []).append(weakref.WeakMethod(listener))
 
     def tell_listeners(self) -> None:

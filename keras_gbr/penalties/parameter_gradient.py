@@ -16,7 +16,10 @@ class ParameterGradient(Penalty):
     r"""Penalises the squared norm of the gradient with respect to the trainable parameters.
 
     Its value is $\|\nabla_W L\|^2$ with $L$ the mean of the compiled loss over the batch,
-    weighted by the sample weights, without regularization. Gradient descent with step $h$
+    weighted by the sample weights, without regularization. Where a sample has several places (time
+    steps, pixels), its loss is the mean over those that count, so that every sample counts alike;
+    Keras' own mean counts the places of all samples alike, which differs where masks or
+    `ignore_class` leave out more of one sample than of another. Gradient descent with step $h$
     follows $L + \frac h4 \|\nabla L\|^2$ to first order: this makes that implicit
     regularization explicit. The mean is taken before the norm, so the value depends on the
     batch size through the noise of the gradient.

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_gbr import _validation as check
 from keras_gbr.forward_pass import ForwardPass
+from keras_gbr.losses import require_separate_samples
 from keras_gbr.output_probabilities import probabilities
 
 OF = ("loss", "label_probability", "output")
@@ -37,6 +38,7 @@ class SampleValues:
             Tensor `(batch_size,)`.
         """
         if self.of == "loss":
+            require_separate_samples(getattr(self.forward.model, "loss", None))
             return self.forward.losses(y_pred)
         if self.of == "output":
             return _only_numbers(self.forward, y_pred)

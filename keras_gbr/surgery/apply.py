@@ -1,18 +1,31 @@
 """Wrapping the layers of a model."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
-from keras_gbr.layers import ENC, Regularized
+from keras_gbr.kernels import check_start, kernels_of
+from keras_gbr.layers import ENC, Regularized, check_shape
 from keras_gbr.model import GBRMixin, GBRModel
 from keras_gbr.regularizers import resolved
 from keras_gbr.structure import check_built
 from keras_gbr.surgery.copies import clone
 from keras_gbr.surgery.rebuild import rebuilt
-from keras_gbr.surgery.selection import LayerChange, Layers, cannot_change, selected
+from keras_gbr.surgery.selection import (
+    LayerChange,
+    Layers,
+    cannot_change,
+    selected,
+    undeclared,
+)
 from keras_gbr.wrapping import Reparametrized
+
+# Outputs this much smaller, at most, are said to vanish.
+_VANISHING = 1e-6
 
 
 def apply_enc(
@@ -46,12 +59,15 @@ def apply_enc(
             for every layer of that name, of a model in the model too; "encoder/dense" is the
             one in `encoder`, "encoder" all in it. By default all that have a kernel and are not
             wrapped, the classifier and embeddings included. A kernel of norm 1 makes small
-            outputs: follow the classifier by batch normalisation, or leave it out.
+            outputs: follow the classifier by batch normalisation, or leave it out. A layer with a
+            kernel whose filters have one entry, such as a recurrent one on a univariate series,
+            is left alone with `center`; `dry_run` says so.
         alpha: See `ENC`.
         per_filter: See `ENC`.
         center: See `ENC`.
         learnable_alpha: See `ENC`.
-        dry_run: Whether to return a list of what would be changed, instead of a model.
+        dry_run: Whether to return a list of what would be changed, instead of a model; after that
+            what would be left alone, though it has a kernel or may have one, with the reason.
 
     Returns:
         The new model, or a list of `LayerChange`.
@@ -77,7 +93,15 @@ def apply_enc(
     def wrap(layer: keras.Layer, name: str) -> keras.Layer:
         return ENC(layer, alpha, per_filter, center, learnable_alpha, name=name)
 
-    return _wrapped(model, layers, wrap, _is_unwrapped, dry_run)
+    def check(layer: keras.Layer) -> None:
+        for kernel in kernels_of(layer):
+            check_start(kernel, center)
+            check_shape(kernel, per_filter, center)
+
+    result = _wrapped(model, layers, wrap, _is_unwrapped, dry_run, check)
+    if isinstance(result, keras.Model):
+        _warn_of_small_outputs(result)
+    return result
 
 
 def apply_regularizer(
@@ -121,9 +145,23 @@ def _wrapped(
     wrap: Callable[[keras.Layer, str], keras.Layer],
     takes: Callable[[keras.Layer], bool],
     dry_run: bool,
+    check: Callable[[keras.Layer], None] = lambda layer: None,
 ) -> keras.Model | list[LayerChange]:
+    """The model with its chosen layers wrapped, or what would be done.
+
+    `check` refuses a layer whose kernels cannot be changed to any use. By default such a layer
+    is left alone; one that is chosen is an error.
+    """
     check_built(model)
-    places = {id(place.layer): place for place in selected(model, layers, takes)}
+    places, left = {}, []
+    for place in selected(model, layers, takes):
+        try:
+            check(place.layer)
+            places[id(place.layer)] = place
+        except ValueError as error:
+            if layers is not None:
+                raise cannot_change(place, error) from error
+            left.append(place.change(str(error)))
 
     def change(layer: keras.Layer) -> tuple[keras.Layer, keras.Layer]:
         copy = clone(layer)
@@ -137,8 +175,34 @@ def _wrapped(
     if dry_run:
         for place in places.values():
             change(place.layer)  # for what it refuses
-        return [place.change for place in places.values()]
+        changes = [place.change() for place in places.values()]
+        return [*changes, *left, *(undeclared(model) if layers is None else ())]
     return rebuilt(model, change, _class_for)
+
+
+def _warn_of_small_outputs(model: keras.Model) -> None:
+    """Says so where kernels of norm 1 make outputs that vanish, as in VGG16."""
+    parts = list(dict.fromkeys(model._flatten_layers()))
+    if any("Normalization" in type(part).__name__ for part in parts):
+        return
+    shrinkage = 1.0
+    for part in parts:
+        if isinstance(part, Reparametrized):
+            for raw, kernel in zip(kernels_of(part.layer), part.kernels.values(), strict=True):
+                old, new = (
+                    float(np.linalg.norm(ops.convert_to_numpy(ops.copy(each))))
+                    for each in (raw.variable, kernel)
+                )
+                # A kernel of zeros is one that its author wants to start there.
+                shrinkage *= new / old if old else 1.0
+    if shrinkage < _VANISHING:
+        warnings.warn(
+            f"Model {model.name!r} has no normalisation, and its kernels of norm 1 make the "
+            f"outputs smaller by a factor of about {shrinkage:.0e}. Put a normalisation behind the "
+            "layers, give a larger `alpha` (twice the number of filters is what initialisers make "
+            "it), or leave layers out with `layers=`.",
+            stacklevel=3,
+        )
 
 
 def _is_unwrapped(layer: keras.Layer) -> bool:

@@ -50,7 +50,7 @@ def _plain(layer: keras.Layer) -> tuple[keras.Layer, keras.Layer]:
     inner = layer
     while isinstance(inner, Transparent):
         inner = inner.layer
-    plain = clone(inner, _without_package)
+    plain = clone(inner, _without_package, _plain_object)
     plain.name = layer.name
     hidden = [part.name for part in plain._flatten_layers() if isinstance(part, Transparent)]
     if hidden:
@@ -62,6 +62,15 @@ def _plain(layer: keras.Layer) -> tuple[keras.Layer, keras.Layer]:
             hidden,
         )
     return plain, plain
+
+
+def _plain_object(value: Any) -> Any:
+    """What stands for a part of a layer once nothing of this package is left."""
+    while isinstance(value, Transparent):
+        value = value.layer
+    is_setting = isinstance(value, (keras.regularizers.Regularizer, keras.constraints.Constraint))
+    is_own = type(value).__module__.split(".")[0] == __name__.split(".")[0]
+    return None if is_setting and is_own else value
 
 
 def _without_package(value: Any) -> Any:

@@ -1,6 +1,5 @@
 """Which layers of a model an operation is about."""
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,20 +7,21 @@ from typing import Any
 import keras
 
 from keras_gbr import _validation as check
-from keras_gbr.kernels import kernels_of
+from keras_gbr.kernels import kernels_of, undeclared_weights
 
 Layers = Callable[[keras.Layer], bool] | str | Sequence[str] | None
 
 
 @dataclass(frozen=True)
 class LayerChange:
-    """A layer that an operation on a model changes, as `dry_run=True` lists it.
+    """A layer that an operation on a model changes or leaves alone, as `dry_run=True` lists it.
 
     Attributes:
         path: The name of the layer, after those of the nested models that it is in: "conv1",
             "encoder/dense".
         layer: The name of its class.
         kernels: Name and shape of each of its kernels.
+        left_alone: Why the layer is not changed, empty if it is.
 
     Example:
 
@@ -34,10 +34,12 @@ class LayerChange:
     path: str
     layer: str
     kernels: tuple[tuple[str, tuple[int, ...]], ...]
+    left_alone: str = ""
 
     def __str__(self) -> str:
         kernels = ", ".join(f"{name} {shape}" for name, shape in self.kernels)
-        return f"{self.path} ({self.layer}): {kernels}"
+        reason = f"; left alone: {self.left_alone}" if self.left_alone else ""
+        return f"{self.path} ({self.layer}): {kernels}{reason}"
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,23 @@ class Place:
             return error
         return None
 
-    @property
-    def change(self) -> LayerChange:
+    def change(self, left_alone: str = "") -> LayerChange:
+        """What `dry_run=True` says of the layer, with the reason if it is not changed."""
         kernels = [(raw.name, tuple(raw.variable.shape)) for raw in kernels_of(self.layer)]
-        return LayerChange(self.paths[0], type(self.layer).__name__, tuple(kernels))
+        return LayerChange(self.paths[0], type(self.layer).__name__, tuple(kernels), left_alone)
+
+
+def undeclared(model: keras.Model) -> list[LayerChange]:
+    """The layers of a model with weights that may be kernels and are not known as such."""
+    reason = (
+        "made with `add_weight`; if they are kernels, declare them in the class of the layer, "
+        '`gbr_kernels = {"weight": -1}`, with the axes of their filters'
+    )
+    return [
+        LayerChange(place.paths[0], type(place.layer).__name__, tuple(weights), reason)
+        for place in _places(model)
+        if place.refusal is None and (weights := undeclared_weights(place.layer))
+    ]
 
 
 def selected(
@@ -131,12 +146,10 @@ def _answers(place: Place, name: str) -> bool:
 
 def _no_such(places: list[Place], name: str) -> ValueError:
     known = [path for place in places if place.has_kernels for path in place.paths]
-    endings = {path.rsplit("/", 1)[-1]: path for path in reversed(known)}
-    candidates = dict.fromkeys([*known, *endings])
-    near = difflib.get_close_matches(name, candidates, n=5, cutoff=0.5) or known[:5]
+    near = check.closest(name, [*known, *(path.rsplit("/", 1)[-1] for path in known)])
     return check.fail(
         "`layers` must name layers with a kernel. Near that are "
-        f"{', '.join(repr(path) for path in near) or 'none in this model'}.",
+        f"{check.quoted(near) if near else 'none in this model'}.",
         "layers",
         name,
     )

@@ -32,7 +32,7 @@ def swapped(old: keras.Model, new: keras.Model, replace: Replace) -> keras.Model
 
     Args:
         old: A built model.
-        new: Its copy, not built.
+        new: Its copy, built or not.
         replace: Takes a layer of `old`, gives the one that `new` gets.
 
     Returns:
@@ -52,7 +52,8 @@ def swapped(old: keras.Model, new: keras.Model, replace: Replace) -> keras.Model
 
     for name, value in _attributes(old):
         setattr(new, name, _mapped(value, put))
-    build_like(old, new)
+    if not new.built:
+        build_like(old, new)
     expected = {id(replaced.get(id(layer))) for layer in old._layers}
     if expected != {id(layer) for layer in new._layers}:
         raise check.fail(

@@ -1,6 +1,11 @@
 """JAX."""
 
-from keras_gbr.backend.jax.autodiff import compiled, record, require_second_derivatives
+from keras_gbr.backend.jax.autodiff import (
+    compiled,
+    record,
+    repeatable,
+    require_second_derivatives,
+)
 from keras_gbr.backend.jax.devices import on_accelerator
 from keras_gbr.backend.jax.training import Trainer, jit_compile
 from keras_gbr.backend.single import held_numbers, num_replicas, replica_id, replica_mean
@@ -13,6 +18,7 @@ __all__ = [
     "num_replicas",
     "on_accelerator",
     "record",
+    "repeatable",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",

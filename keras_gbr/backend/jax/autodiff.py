@@ -1,6 +1,7 @@
 """Recorded functions by `jax.vjp`, which wants functions that change nothing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -49,6 +50,16 @@ def record(
     for name, tensor in zip(pure.names, effects["watched"], strict=True):
         watched.setdefault(name, []).append(tensor)
     return output, watched, gradients
+
+
+@contextmanager
+def repeatable(variables: Iterable[keras.Variable]) -> Iterator[Callable[[Any], Sandbox]]:
+    """Notes what variables are before a pass inside assigns them, to run the same pass again.
+
+    See `keras_gbr.backend.in_place.repeatable`. Arrays never change, so none is copied.
+    """
+    before = [(variable, variable.value) for variable in variables]
+    yield lambda values: Sandbox([*values, *before])
 
 
 class _Pure:

@@ -187,7 +187,8 @@ def _step_data(model: Any, step: Callable[..., Any], state: _State, data: Any) -
     numbers = terms.live_numbers()
     if type(model).train_step is Trainer.train_step:
         kind = terms.kind_of(_updates(model, state)) if len(terms.kinds) > 1 else 0
-        return _Step(data, [np.float32(number) for number in numbers], kind)
+        dtype = "float64" if keras.config.floatx() == "float64" else "float32"
+        return _Step(data, [np.asarray(number, dtype) for number in numbers], kind)
     if terms.compiled_with not in (None, numbers) and hasattr(step, "clear_cache"):
         step.clear_cache()
     terms.compiled_with = numbers

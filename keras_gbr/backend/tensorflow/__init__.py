@@ -1,5 +1,7 @@
 """TensorFlow."""
 
+from keras_gbr.backend.in_place import repeatable
+from keras_gbr.backend.tensorflow import mends
 from keras_gbr.backend.tensorflow.autodiff import compiled, record
 from keras_gbr.backend.tensorflow.devices import on_accelerator
 from keras_gbr.backend.tensorflow.distribution import num_replicas, replica_id, replica_mean
@@ -9,6 +11,8 @@ from keras_gbr.backend.tensorflow.second_derivatives import (
 )
 from keras_gbr.backend.tensorflow.training import Trainer, jit_compile
 
+mends.install()
+
 __all__ = [
     "Trainer",
     "compiled",
@@ -17,6 +21,7 @@ __all__ = [
     "num_replicas",
     "on_accelerator",
     "record",
+    "repeatable",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",

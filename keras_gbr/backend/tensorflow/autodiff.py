@@ -1,13 +1,13 @@
 """Recorded functions by gradient tapes, branches and graphs."""
 
 import functools
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_gbr.backend.tensorflow.mends import TwiceDifferentiable
 from keras_gbr.backend.tensorflow.paths import require_independence
 
 
@@ -40,7 +40,7 @@ def record(
     """
     tape = tf.GradientTape(persistent=True, watch_accessed_variables=parameters is not None)
     watched: dict[str, list[Any]] = {}
-    with tape, _TwiceDifferentiableMoments():
+    with tape, TwiceDifferentiable():
 
         def watch(name: str, tensor: Any) -> Any:
             tape.watch(tensor)
@@ -53,7 +53,7 @@ def record(
     def gradients(of: Callable[[Any], Any], wrt: list[Any]) -> list[Any]:
         sources = [each.value if isinstance(each, keras.Variable) else each for each in wrt]
         # On the same tape: a loss may take the logits behind the output instead of the output.
-        with tape, _TwiceDifferentiableMoments():
+        with tape, TwiceDifferentiable():
             value = of(output)
         found = tape.gradient(value, sources)
         require_independence(value, [s for s, g in zip(sources, found, strict=True) if g is None])
@@ -61,41 +61,6 @@ def record(
         return [None if g is None else tf.convert_to_tensor(g) for g in found]
 
     return output, watched, gradients
-
-
-class _TwiceDifferentiableMoments:
-    """Mends the second derivative of `tf.nn.moments` inside a `with` block.
-
-    TensorFlow computes the variance with the mean held constant. That leaves the first
-    derivative right and takes a term from the second, and with it from the gradient of every
-    penalty on a model with batch, group or layer normalisation. With c the constant,
-    mean((x - c)^2) = variance + (mean - c)^2: subtracting the last term, whose value and first
-    derivative are 0, restores what is missing.
-
-    Blocks may overlap in several threads, as replicas do: the last one out restores.
-    """
-
-    _lock = threading.Lock()
-    _open_blocks = 0
-    _original = tf.nn.moments
-
-    def __enter__(self) -> None:
-        cls = type(self)
-        with cls._lock:
-            cls._open_blocks += 1
-            tf.nn.moments = cls._moments
-
-    def __exit__(self, *exception: object) -> None:
-        cls = type(self)
-        with cls._lock:
-            cls._open_blocks -= 1
-            if not cls._open_blocks:
-                tf.nn.moments = cls._original
-
-    @classmethod
-    def _moments(cls, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        mean, variance = cls._original(*args, **kwargs)
-        return mean, variance - tf.square(mean - tf.stop_gradient(mean))
 
 
 def switch(index: Any, branches: Sequence[Callable[[], Any]]) -> Any:

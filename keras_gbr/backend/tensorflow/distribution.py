@@ -32,6 +32,11 @@ def replicas_of(model: Any) -> int:
     return model.distribute_strategy.num_replicas_in_sync
 
 
+def has_strategy(model: Any) -> bool:
+    """Whether a model runs under a strategy, of one replica or several."""
+    return bool(tf.distribute.has_strategy() or model._distribute_strategy)
+
+
 def replica_id() -> Any:
     """The number of this replica, from 0: a whole number or a scalar tensor."""
     context = tf.distribute.get_replica_context()
@@ -108,8 +113,7 @@ def prepare(model: Any) -> None:
         ValueError: The strategy is another one, or the model's variables were made outside it.
     """
     strategy = model.distribute_strategy
-    is_default = not (tf.distribute.has_strategy() or model._distribute_strategy)
-    if not is_default and not isinstance(strategy, _SUPPORTED):
+    if has_strategy(model) and not isinstance(strategy, _SUPPORTED):
         raise check.fail(
             "Models run under MirroredStrategy, MultiWorkerMirroredStrategy or "
             "OneDeviceStrategy. Keras does not support the others.",

@@ -9,4 +9,5 @@ def held_numbers(values: list[float]) -> list[keras.Variable]:
     Args:
         values: The numbers now. Variables are made for the strategy that is in scope.
     """
-    return [keras.Variable(value, trainable=False, dtype="float32") for value in values]
+    dtype = "float64" if keras.config.floatx() == "float64" else "float32"
+    return [keras.Variable(value, trainable=False, dtype=dtype) for value in values]

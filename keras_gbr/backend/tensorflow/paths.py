@@ -55,9 +55,22 @@ def needed_tensors(targets: Iterable[Any]) -> set[str]:
         tensor = stack.pop()
         if tensor.name not in needed and carries_gradient(tensor):
             needed.add(tensor.name)
-            if tensor.op.type not in _CONSTANT:
-                stack.extend(tensor.op.inputs)
+            stack.extend(_differentiated(tensor.op))
     return needed
+
+
+def _differentiated(op: Any) -> list[Any]:
+    """The inputs of an operation that its gradient goes to.
+
+    A function with a gradient of its own ends in an operation that takes its results and its
+    arguments, and passes the results on: the gradient goes to the arguments.
+    """
+    if op.type in _CONSTANT:
+        return []
+    if op.type == "IdentityN" and "_gradient_op_type" in op.node_def.attr:
+        pairs = zip(op.inputs, op.outputs, strict=True)
+        return [tensor for tensor, output in pairs if not output.consumers()]
+    return list(op.inputs)
 
 
 def carries_gradient(tensor: Any) -> bool:

@@ -7,20 +7,33 @@ The graph of the traced step tells both in advance, at no cost for the steps the
 """
 
 import re
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.framework.ops import get_gradient_function
+
+from keras_gbr.backend.tensorflow.gradients import called_functions, is_missing
+from keras_gbr.backend.tensorflow.paths import (
+    MissingDerivativeError,
+    carries_gradient,
+    needed_tensors,
+    origin,
+)
 
 _WAYS_OUT = {
     "Resize|ScaleAndTranslate": 'UpSampling2D(interpolation="nearest") or Conv2DTranspose',
     "CudnnRNN": "the same layer with `use_cudnn=False`",
     "Softsign": 'an activation that has one, such as "tanh"',
+    "PyFunc": "operations of TensorFlow",
+    "StopGradient": "a gradient that holds nothing constant",
+    "IdentityN": "one without a custom gradient (`tf.custom_gradient`, `keras.remat`)",
     "": "an operation that has one",
 }
-_BACKWARD = re.compile("Grad|Backprop")
+_BACKWARD = re.compile("(?<!Stop)Grad|Backprop")
+_TAPE = "gradient_tape"
 _LOOPS = ("While", "StatelessWhile")
 
 
@@ -36,12 +49,15 @@ def require_of(step: Callable[[], Any]) -> None:
 
     Raises:
         MissingSecondDerivativeError: As `require`.
+        MissingDerivativeError: As `paths.require_independence`.
     """
     try:
         tf.function(step, autograph=False).get_concrete_function()
-    except MissingSecondDerivativeError:
+    except (MissingSecondDerivativeError, MissingDerivativeError):
         raise
     except Exception as error:
+        if _is_refusal(error):
+            return  # the step itself comes to the same
         # The reason to run eagerly may be code that no graph can hold.
         warnings.warn(
             "The second derivatives that the penalties need are not checked: the model runs "
@@ -49,6 +65,33 @@ def require_of(step: Callable[[], Any]) -> None:
             f"wrong gradient. Tracing the step failed with {type(error).__name__}: {error}",
             stacklevel=2,
         )
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether this package has raised an error of what it was given."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    module = frames[-1][0].f_globals.get("__name__", "")
+    return isinstance(error, ValueError) and module.split(".")[0] == "keras_gbr"
+
+
+@contextmanager
+def refused(model: Any) -> Iterator[None]:
+    """Says of an error in taking gradients of penalties that it is one.
+
+    Raises:
+        MissingSecondDerivativeError: In the place of any other error.
+    """
+    try:
+        yield
+    except MissingSecondDerivativeError:
+        raise
+    except Exception as error:
+        raise MissingSecondDerivativeError(
+            f"The gradient of the loss and the penalties of model {model.name!r} cannot be taken: "
+            "an operation of the model or the loss is at fault. Replace it, or take "
+            'InputGradient(method="finite_difference"), which needs no second derivatives. '
+            f"Received: {type(error).__name__}: {error}"
+        ) from error
 
 
 def require(loss: Any, model: Any) -> None:
@@ -65,11 +108,11 @@ def require(loss: Any, model: Any) -> None:
     # What is not known to be constant counts as trainable: rather one alarm too many.
     constants = {id(weight.value.handle) for weight in model.non_trainable_variables}
     graph = loss.graph
-    variables = [inner for outer, inner in graph.captures if id(_origin(outer)) not in constants]
+    variables = [inner for outer, inner in graph.captures if id(origin(outer)) not in constants]
     for calls in _missing(graph, [loss], [v for v in variables if v.dtype == tf.resource]):
         operation = calls[-1].type
         way = next(way for part, way in _WAYS_OUT.items() if re.search(part, operation))
-        layer = _layer([call.name for call in calls], model)
+        layer = _place(calls, model)
         raise MissingSecondDerivativeError(
             f"A penalty needs second derivatives, and TensorFlow has none for the operation "
             f"{_BACKWARD.split(operation)[0]} of {layer}. Replace it by {way}, or take "
@@ -78,80 +121,37 @@ def require(loss: Any, model: Any) -> None:
         )
 
 
-def _origin(tensor: Any) -> Any:
-    """What a tensor is outside of all functions that have captured it."""
-    captures = getattr(getattr(tensor, "graph", None), "captures", ())
-    outer = next((outer for outer, inner in captures if inner is tensor), None)
-    return tensor if outer is None else _origin(outer)
-
-
 def _missing(graph: Any, targets: Iterable[Any], sources: Iterable[Any]) -> Iterator[list[Any]]:
     """The gradient operations without a gradient on a path from `sources` to `targets`.
 
     Yields:
         The operation, after the operations that call the function that it is in.
     """
-    needed = _needed(targets)
+    needed = needed_tensors(targets)
     dependent = {tensor.name for tensor in sources}
     for op in graph.get_operations():
         inputs = [tensor for tensor in op.inputs if tensor.name in dependent]
-        if not inputs or op.type == "StopGradient":
+        if not inputs:
             continue
-        dependent |= {tensor.name for tensor in op.outputs if _carries_gradient(tensor)}
         outputs = [tensor for tensor in op.outputs if tensor.name in needed]
-        if not outputs:
-            continue
-        if _is_missing(op, inputs):
+        if outputs and is_missing(op, inputs):
             yield [op]
-        for body in _bodies(op):
+        if op.type == "StopGradient":
+            continue
+        dependent |= {tensor.name for tensor in op.outputs if carries_gradient(tensor)}
+        for body in _bodies(op) if outputs else ():
             for calls in _missing(body, *_ends(op, body, outputs, inputs)):
                 yield [op, *calls]
 
 
-def _needed(targets: Iterable[Any]) -> set[str]:
-    """The names of the tensors that `targets` are computed from by differentiable paths."""
-    needed: set[str] = set()
-    stack = list(targets)
-    while stack:
-        tensor = stack.pop()
-        if tensor.name not in needed and _carries_gradient(tensor):
-            needed.add(tensor.name)
-            if tensor.op.type != "StopGradient":
-                stack.extend(tensor.op.inputs)
-    return needed
-
-
-def _carries_gradient(tensor: Any) -> bool:
-    """Whether a derivative may pass: resources are variables, variants stacks of a loop."""
-    dtype = tensor.dtype.base_dtype
-    return dtype.is_floating or dtype.is_complex or dtype in (tf.resource, tf.variant)
-
-
-def _is_missing(op: Any, dependent: list[Any]) -> bool:
-    if not _BACKWARD.search(op.type):
-        return False
-    try:
-        if get_gradient_function(op) is not None:
-            # What stands here raises an error of its own when it is called.
-            return op.type == "PreventGradient"
-    except LookupError:
-        return True
-    # The gradient of a resize is linear in its first input and reads the others' shapes alone.
-    return "Resize" not in op.type or any(op.inputs[0] is tensor for tensor in dependent)
-
-
 def _bodies(op: Any) -> list[Any]:
     """The graphs of the functions that an operation calls."""
-    attributes = op.node_def.attr.values()
-    named = [attribute.func.name for attribute in attributes]
-    named += [branch.name for attribute in attributes for branch in attribute.list.func]
-    functions = [op.graph._get_function(name) for name in named if name]
-    graphs = [getattr(function, "graph", None) for function in functions]
+    graphs = [getattr(function, "graph", None) for function in called_functions(op)]
     return [graph for graph in graphs if graph is not None]
 
 
 def _ends(op: Any, body: Any, outputs: list[Any], inputs: list[Any]) -> tuple[list[Any], list[Any]]:
-    """What of the outputs and the inputs of a function the outputs and inputs of its call are."""
+    """Maps the outputs and inputs of a call to those of the called function."""
     if op.type in _LOOPS:
         # What goes round may come out anywhere.
         return list(body.outputs), list(body.inputs)
@@ -165,12 +165,38 @@ def _ends(op: Any, body: Any, outputs: list[Any], inputs: list[Any]) -> tuple[li
     )
 
 
-def _layer(names: list[str], model: Any) -> str:
-    """The layer that an operation belongs to, by the scopes in the names of its calls."""
+def _place(calls: list[Any], model: Any) -> str:
+    """The layer or loss that an operation belongs to, by the scopes in the names of its calls.
+
+    What a gradient of one's own makes has no scope: what it comes from tells then, be it of the
+    same layer or the input of it. The gradients of other layers do not.
+    """
     layers = {layer.name for layer in model._flatten_layers(include_self=False)}
-    scopes = [scope for name in names for scope in name.split("/")[:-1]]
+    waiting, seen = list(calls[-1].inputs), {tensor.name for tensor in calls[-1].inputs}
+    names = [call.name for call in calls]
+    while True:
+        scopes = [scope for name in names for scope in name.split("/")[:-1]]
+        # Further uses of a scope have a number.
+        plain = [re.sub(r"_\d+$", "", scope) for scope in scopes]
+        if "compile_loss" in plain[:-1]:
+            return f"loss {plain[plain.index('compile_loss') + 1]!r}"
+        path = "/".join(dict.fromkeys(_layers_of(scopes, layers)))
+        if path:
+            return f"layer {path!r}" + ("" if names[0] == calls[0].name else " or what follows it")
+        if not waiting:
+            return f"model {model.name!r}"
+        tensor = waiting.pop(0)
+        is_forward = _TAPE not in tensor.name
+        names = [tensor.name] if is_forward else []
+        is_passed = is_forward or not _layers_of(tensor.name.split("/"), layers)
+        new = [each for each in tensor.op.inputs if each.name not in seen and is_passed]
+        seen |= {each.name for each in new}
+        waiting.extend(new)
+
+
+def _layers_of(scopes: list[str], layers: set[str]) -> list[str]:
+    """The layers that some scopes are those of."""
     # Keras opens the scope of a layer twice, to build and to call it: the second has a number.
     candidates = ((re.sub(r"_\d+$", "", scope), scope) for scope in scopes)
     found = (next((name for name in pair if name in layers), None) for pair in candidates)
-    path = "/".join(dict.fromkeys(name for name in found if name))
-    return f"layer {path!r}" if path else f"model {model.name!r}"
+    return [name for name in found if name]

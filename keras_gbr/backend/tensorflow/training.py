@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_gbr import _validation as check
+from keras_gbr.backend.first_step import FirstStep
 from keras_gbr.backend.steps import StatefulTrainer, has_trainable_weights, penalized
 from keras_gbr.backend.tensorflow import distribution, numerics, second_derivatives
 from keras_gbr.backend.tensorflow.autodiff import switch
@@ -63,11 +65,23 @@ class Trainer(StatefulTrainer):
     def make_train_function(self, force: bool = False) -> Any:
         """Compiles the step of `fit`; called by Keras before the first one."""
         distribution.check_training(self)
-        if distribution.replicas_of(self) == 1 or len(self._terms.kinds) == 1:  # type: ignore[attr-defined]
-            return super().make_train_function(force)  # type: ignore[misc]
-        if self.train_function is None or force:  # type: ignore[has-type]
+        if self.train_function is not None and not force:  # type: ignore[has-type]
+            return self.train_function  # type: ignore[has-type]
+        terms = self._terms  # type: ignore[attr-defined]
+        if len(terms.kinds) == 1 or not self._takes_one_step_of_replicas():
+            super().make_train_function(force)  # type: ignore[misc]
+        else:
             self.train_function = self._train_function_of_kinds()
+        if terms.penalties:
+            self.train_function = FirstStep(self.train_function, self)
         return self.train_function
+
+    def _takes_one_step_of_replicas(self) -> bool:
+        """Whether layers may wait for other replicas, if there is one alone too.
+
+        Several steps in one graph need branches, which Python cannot choose between.
+        """
+        return distribution.has_strategy(self) and self.steps_per_execution == 1  # type: ignore[attr-defined]
 
     def _train_function_of_kinds(self) -> Callable[[Any], Any]:
         # Replicas cannot meet in a branch: each kind of step is a graph, and Python chooses.
@@ -111,7 +125,8 @@ def _gradients(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any
             loss * distribution.num_replicas(), sample_weight=forward.batch_size
         )
         scaled_loss = model.optimizer.scale_loss(loss)
-    gradients = tape.gradient(scaled_loss, model.trainable_weights)
+    with second_derivatives.refused(model) if model.penalties else nullcontext():
+        gradients = tape.gradient(scaled_loss, model.trainable_weights)
     logs = model.compute_metrics(x, y, forward.y_pred, sample_weight=sample_weight)
     return gradients, values, logs
 

@@ -1,5 +1,6 @@
 """PyTorch."""
 
+from keras_gbr.backend.in_place import repeatable
 from keras_gbr.backend.single import held_numbers, num_replicas, replica_id, replica_mean
 from keras_gbr.backend.torch.autodiff import compiled, record, require_second_derivatives
 from keras_gbr.backend.torch.devices import on_accelerator
@@ -13,6 +14,7 @@ __all__ = [
     "num_replicas",
     "on_accelerator",
     "record",
+    "repeatable",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",

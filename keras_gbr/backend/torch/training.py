@@ -9,6 +9,7 @@ import torch
 
 from keras_gbr import _validation as check
 from keras_gbr.backend.finite import checked_values, not_finite
+from keras_gbr.backend.first_step import no_numbers
 from keras_gbr.backend.steps import StatefulTrainer, has_trainable_weights, penalized
 from keras_gbr.backend.torch.autodiff import gradients, require_second_derivatives
 
@@ -65,12 +66,25 @@ def _gradients(model: Any, x: Any, y: Any, sample_weight: Any, kind: int | None)
     model._loss_tracker.update_state(loss, sample_weight=forward.batch_size)
     sources = [weight.value for weight in weights]
     found = gradients([model.optimizer.scale_loss(loss)], sources, retain_graph=False)
+    # Under loss scaling gradients may overflow, and the optimizer skips the step.
+    may_overflow = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    is_looked_at = terms.penalties and not terms.check_numerics and not may_overflow
+    if is_looked_at and kind not in terms.examined:
+        _require_numbers(loss, found, weights)
     terms.examined.add(kind)
     if kind is not None:
         found = _with_zeros(terms, found, weights)
     if terms.check_numerics:
         _require_finite(model, found, values)
     return forward, found
+
+
+def _require_numbers(loss: Any, found: list[Any], weights: list[Any]) -> None:
+    """Refuses gradients that are not finite where the loss with its penalties is."""
+    pairs = zip(found, weights, strict=True)
+    names = [w.path for g, w in pairs if g is not None and not torch.isfinite(g).all()]
+    if names and torch.isfinite(loss).all():
+        raise no_numbers(names)
 
 
 def _with_zeros(terms: Any, found: list[Any], weights: list[Any]) -> list[Any]:

@@ -1,0 +1,138 @@
+"""Slopes by differences, how far they may be off, and by which step they tell most."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+# Points of the line that the rounding of a function is estimated on.
+NOISE_POINTS = 12
+# The median of the magnitudes of normal numbers of variance 1.
+_MEDIAN = 0.6745
+# The longest step, relative to what is moved, that rounding leads to.
+_LONGEST_STEP = 0.05
+# How many times the change from one step to one twice as long a slope may be off. Curvature
+# comes to a third of that change; one jump, where a unit switches, to twice.
+_SAFETY = 2.5
+# How many times larger than the noise a difference must be to count.
+_CLEAR = 10.0
+# How often a step is divided by how much, where the slopes disagree or the noise is above what.
+_REFINEMENTS, _FINER, _SHARP = 7, 4, 0.02
+
+
+class Measured(NamedTuple):
+    """The slopes along one direction; noise and difference relative to the larger of them."""
+
+    analytic: float
+    numeric: float
+    noise: float
+    difference: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether what the slopes differ by is not clear of the noise."""
+        return self.difference <= _CLEAR * self.noise
+
+    @property
+    def error(self) -> float:
+        """By how much they differ, 0 if they agree."""
+        return 0.0 if self.agrees else self.difference
+
+
+class _Step(NamedTuple):
+    analytic: float
+    numeric: float
+    # Of the numeric slope: from the curvature and rounding, and from the rounding alone.
+    noise: float
+    rounding: float
+
+
+def sharpest(
+    slopes: Callable[[float], tuple[float, float]], step: float, rounding: float, typical: float
+) -> Measured:
+    """The slopes along a direction, by the step that tells most.
+
+    Where a function jumps, as that of a network of ReLUs does, many jumps within a step add up to
+    a slope that its gradient does not have, and that a step twice as long may have too. A
+    shorter one has fewer: its slope is another. A wrong gradient is as wrong by every step. So
+    what the slopes of shorter steps differ by, beyond their rounding, is noise of the longer.
+
+    Args:
+        slopes: Takes a step; returns the slope by a central difference and by the gradient.
+        step: The longest step.
+        rounding: The typical error of a value of the function.
+        typical: A scale of the slopes, for directions at right angles to the gradient.
+    """
+    steps: list[_Step] = []
+    best = Measured(0.0, 0.0, math.inf, math.inf)
+    for refinement in range(_REFINEMENTS + 1):
+        length = step / _FINER**refinement
+        numeric, analytic = slopes(length)
+        coarse, _ = slopes(2 * length)
+        # By chance kinks change a slope little from one step to the next, less so to the third.
+        coarser = steps[-1].numeric if steps else slopes(4 * length)[0]
+        from_rounding = 4 * rounding / length
+        change = max(abs(numeric - coarse), abs(numeric - coarser) / 3)
+        noise = _SAFETY * change + from_rounding
+        steps.append(_Step(analytic, numeric, noise, from_rounding))
+        best = min((_judged(steps, i, typical) for i in range(len(steps))), key=_uncertainty)
+        if best.agrees and best.noise < _SHARP:
+            break
+    return best
+
+
+def _judged(steps: list[_Step], index: int, typical: float) -> Measured:
+    """What a step says, in the light of the shorter ones after it."""
+    this = steps[index]
+    jumps = [abs(this.numeric - s.numeric) - s.rounding for s in steps[index + 1 :]]
+    noise = max([this.noise, *jumps])
+    scale = max(abs(this.analytic), abs(this.numeric), typical) or 1.0
+    return Measured(
+        this.analytic, this.numeric, noise / scale, abs(this.analytic - this.numeric) / scale
+    )
+
+
+def _uncertainty(found: Measured) -> tuple[bool, float]:
+    # NaN is the largest error, and no step is better than the first.
+    return math.isnan(found.difference), found.noise
+
+
+def step_for(values: Any, epsilon: float, step: float | None) -> tuple[float, float]:
+    """The rounding of a function, and the step of differences that goes with it.
+
+    The third differences of values on a short line are nearly free of what is smooth; of
+    independent errors with variance s^2 they have the variance 20 s^2. Their median is free of
+    single jumps, too.
+
+    Args:
+        values: Values at `NOISE_POINTS` points with equal distances.
+        epsilon: The spacing of numbers at 1 in the precision of the model.
+        step: The step, if it is given.
+
+    Returns:
+        The typical error of a value, and the step relative to the length of what is moved.
+    """
+    rounding = np.median(np.abs(np.diff(values, 3))) / _MEDIAN / math.sqrt(20)
+    rounding = max(float(rounding), epsilon * 2**-6 * abs(values[0]))
+    if step is not None:
+        return rounding, step
+    nominal = epsilon ** (1 / 3)
+    relative = rounding / abs(values[0]) if values[0] else epsilon
+    return rounding, min(max(nominal, relative ** (1 / 3)), max(nominal, _LONGEST_STEP))
+
+
+def unit(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Arrays scaled so that they have length 1 as one vector."""
+    return [array / norm(arrays) for array in arrays]
+
+
+def norm(arrays: list[np.ndarray]) -> float:
+    """The length of arrays as one vector."""
+    return math.sqrt(sum(float(np.sum(array**2)) for array in arrays))
+
+
+def float64(values: Any) -> np.ndarray:
+    """A tensor as an array in double precision."""
+    return np.array(ops.convert_to_numpy(values), dtype="float64")

@@ -1,0 +1,72 @@
+"""Random ordinary programs: TensorFlow, JAX and PyTorch agree on logs and weights.
+
+On another thousand: `python tests/differential/compare.py --seeds 1000:2000 --folder FOLDER`.
+"""
+
+import compare
+import losses
+import parts
+import pytest
+from penalties import PENALTIES
+from programs import LOSSES, program
+
+import keras_gbr as gbr
+
+# As many as the losses: each of them is in one.
+SEEDS = range(len(LOSSES))
+# What a minute is enough for, and a few of the hundred that `compare.py --replicas` is for.
+COMPARED = range(0, len(LOSSES), 3)
+REPLICATED = range(100, 102)
+
+
+def classes(base, *others):
+    """The public classes below `base` and others, without `base`."""
+    public = {name: getattr(gbr, name) for name in gbr.__all__}
+    kinds = (base, *others)
+    return {
+        name
+        for name, value in public.items()
+        if isinstance(value, type) and issubclass(value, kinds) and value is not base
+    }
+
+
+def test_every_loss_of_keras_is_drawn():
+    names, functions = losses.losses_of_keras()
+    assert names == set(losses.USES)
+    assert functions == {getattr(losses.keras.losses, name)().fn.__name__ for name in names}
+
+
+def test_every_part_of_the_package_is_drawn():
+    regularizers = classes(losses.keras.regularizers.Regularizer)
+    assert classes(gbr.Penalty) == set(PENALTIES)
+    assert classes(gbr.Reparametrized, gbr.Regularized) == set(parts.WRAPPERS)
+    assert regularizers == set(parts.REGULARIZERS)
+    assert classes(losses.keras.constraints.Constraint) == set(parts.CONSTRAINTS)
+
+
+def test_the_seeds_have_every_part():
+    drawn = set().union(*(program(seed).parts for seed in SEEDS))
+    assert {*LOSSES, *PENALTIES, *parts.WRAPPERS, *parts.REGULARIZERS, *parts.CONSTRAINTS} <= drawn
+
+
+def test_a_seed_is_a_program():
+    assert program(17) == program(17)
+    assert len({program(seed).source for seed in range(300)}) == 300
+
+
+@pytest.mark.skipif(len(compare.BACKENDS) < 2, reason="There is one backend alone.")
+def test_backends_agree(tmp_path):
+    compare.run(tmp_path, COMPARED, compare.BACKENDS)
+    verdicts = [compare.judge(tmp_path, seed, compare.BACKENDS) for seed in COMPARED]
+    words = compare.report(verdicts, False, sources=3)
+    assert not any(verdict.failed for verdict in verdicts), words
+    # Programs that are refused everywhere compare nothing.
+    assert sum(verdict.refused for verdict in verdicts) <= len(verdicts) / 20, words
+
+
+def test_replicas_agree(tmp_path):
+    compare.run(tmp_path, REPLICATED, ["tensorflow"], replicas=True)
+    names = compare.REPLICAS
+    verdicts = [compare.judge(tmp_path, seed, names, replicas=True) for seed in REPLICATED]
+    words = compare.report(verdicts, True, sources=3)
+    assert not any(verdict.failed or verdict.refused for verdict in verdicts), words

@@ -1,0 +1,28 @@
+"""Surgery on KerasHub: the outputs of a backbone, to the last digit.
+
+A few families by default; `KERAS_GBR_ALL_FAMILIES=1` takes all.
+"""
+
+import os
+
+import keras
+import pytest
+from calls import assert_equal
+from hub_families import FAMILIES, inputs_of
+
+import keras_gbr as gbr
+
+FEW = ["deit", "efficientnet", "gemma4", "gpt_neo_x", "llama", "qwen3", "vit"]
+CHOSEN = list(FAMILIES) if os.environ.get("KERAS_GBR_ALL_FAMILIES") else FEW
+
+
+@pytest.mark.parametrize("family", CHOSEN)
+def test_a_backbone_is_wrapped_and_stripped(family):
+    model = FAMILIES[family]()
+    x = inputs_of(model)
+    wrapped = gbr.apply_enc(model)
+    for plain, expected in ((gbr.strip(wrapped), wrapped(x)), (gbr.strip(model), model(x))):
+        results = zip(keras.tree.flatten(plain(x)), keras.tree.flatten(expected), strict=True)
+        for result, reference in results:
+            assert_equal(result, reference)
+        assert {id(v) for v in plain.variables}.isdisjoint(id(v) for v in model.variables)
