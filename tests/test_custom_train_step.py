@@ -54,3 +54,20 @@ def test_a_penalty_of_a_model_that_is_not_compiled(example):
 def test_the_example_runs(example, capsys):
     example.main(["--epochs", "1"])
     assert "input_gradient" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_parameter_gradients_of_a_model_that_its_first_step_builds(example, run_eagerly):
+    """The value of the first step, by the gradient step that it takes without the penalty."""
+    x, y = data()
+    keras.utils.set_random_seed(3)
+    model = example.Net()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    penalty = gbr.ParameterGradient(0.0)
+    model.compile(keras.optimizers.SGD(1.0), loss, penalties=[penalty], run_eagerly=run_eagerly)
+    value = model.fit(x, y, batch_size=32, verbose=0).history["parameter_gradient"][0]
+    keras.utils.set_random_seed(3)
+    built = example.Net()
+    built(x)
+    moved = zip(built.get_weights(), model.get_weights(), strict=True)
+    np.testing.assert_allclose(value, sum(((a - b) ** 2).sum() for a, b in moved), rtol=1e-4)
