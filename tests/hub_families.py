@@ -156,12 +156,20 @@ def stable_diffusion():
     )
 
 
+def rqvae():
+    from keras_hub.src.models.rqvae.rqvae_backbone import RQVAEBackbone
+
+    return RQVAEBackbone(4, [8], 4, [8], 4, 2)
+
+
 def densenet():
     return M.DenseNetBackbone([1, 1, 1], image_shape=SHAPE, growth_rate=4)
 
 
 def cspnet():
-    return M.CSPNetBackbone(8, 3, 1, [1, 1], [1, 2], [8, 16], "dark", image_shape=SHAPE)
+    return M.CSPNetBackbone(
+        8, 3, 1, [1, 1], [1, 2], [8, 16], "dark_block", stage_type="dark", image_shape=SHAPE
+    )
 
 
 def smollm3():
@@ -185,11 +193,14 @@ def smollm3():
 
 
 def sam():
+    from keras_hub.src.models.sam.sam_mask_decoder import SAMMaskDecoder
+    from keras_hub.src.models.sam.sam_prompt_encoder import SAMPromptEncoder
+
     image = M.ViTDetBackbone(8, 1, 16, 2, [0], image_shape=SHAPE, num_output_channels=8)
-    prompt = M.SAMPromptEncoder(
+    prompt = SAMPromptEncoder(
         hidden_size=8, image_embedding_size=(2, 2), input_image_size=(32, 32), mask_in_channels=4
     )
-    mask = M.SAMMaskDecoder(
+    mask = SAMMaskDecoder(
         hidden_size=8,
         num_layers=1,
         intermediate_dim=16,
@@ -313,7 +324,7 @@ FAMILIES = {
     "retinanet": lambda: M.RetinaNetBackbone(resnet(), 3, 5, False, image_shape=SHAPE),
     "roberta": lambda: M.RobertaBackbone(**SHORT),
     "roformer_v2": lambda: M.RoformerV2Backbone(**HEADS, head_size=4),
-    "rqvae": lambda: M.RQVAEBackbone(4, [8], 4, [8], 4, 2),
+    "rqvae": rqvae,
     "rwkv7": lambda: M.RWKV7Backbone(8, 4, 1, 20, 16, 4, 4, 4, 4),
     "sam": sam,
     "segformer": lambda: M.SegFormerBackbone(four_mit(), projection_filters=4),
