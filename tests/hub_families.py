@@ -1,12 +1,9 @@
-"""A tiny backbone of each KerasHub family, and inputs for it.
-
-Not here, as they have no small configuration: BASNet, D-FINE, DepthAnything, Gemma3n, MobileNetV5,
-the mixture of experts of Qwen3.5, SAM3 and VideoPrism.
-"""
+"""A tiny backbone of each KerasHub family, and inputs for it."""
 
 import keras
 import keras_hub
 import numpy as np
+from hub_larger import basnet, d_fine, depth_anything, gemma3n, mobilenetv5, sam3, video_prism
 
 M = keras_hub.models
 SHAPE = (32, 32, 3)
@@ -249,8 +246,15 @@ def mobilenet():
 
 DINO = {"patch_size": 8, **SEEN, "image_shape": SHAPE}
 
-# The way is that of the family's hardest layer.
+# of the family's hardest layer.
 FAMILIES = {
+    "basnet": basnet,
+    "d_fine": d_fine,
+    "depth_anything": depth_anything,
+    "gemma3n": gemma3n,
+    "mobilenetv5": mobilenetv5,
+    "sam3": sam3,
+    "video_prism": video_prism,
     "albert": lambda: M.AlbertBackbone(**SHORT, embedding_dim=4),
     "bart": lambda: M.BartBackbone(**SHORT),
     "bert": lambda: M.BertBackbone(**SHORT),
@@ -308,7 +312,20 @@ FAMILIES = {
     "qwen": lambda: M.QwenBackbone(**GROUPED),
     "qwen3": lambda: M.Qwen3Backbone(**SIZED),
     "qwen3_5": lambda: M.Qwen3_5Backbone(
-        **SIZED, layer_types=["full_attention", "linear_attention"]
+        **SIZED, layer_types=["full_attention", "linear_attention"], partial_rotary_factor=0.5
+    ),
+    "qwen3_5_moe": lambda: M.Qwen3_5MoeBackbone(
+        20,
+        2,
+        2,
+        1,
+        4,
+        8,
+        moe_intermediate_dim=8,
+        shared_expert_intermediate_size=8,
+        num_experts=2,
+        top_k=1,
+        partial_rotary_factor=0.5,
     ),
     "qwen3_moe": lambda: M.Qwen3MoeBackbone(
         **SIZED, moe_intermediate_dim=8, num_experts=2, top_k=1
@@ -352,18 +369,29 @@ FAMILIES = {
 }
 
 
+# Refused, and why: variables in two layers of a model.
+REFUSED = {
+    "gemma3n": "'multimodal_embedding_processor' and 'text_model' must not hold the same",
+    "sam3": "'sam3_detr_decoder' and 'box_head' must not hold the same",
+}
+SAMPLES = 1200  # of sound, of which the first convolution makes some steps
+
+
 def inputs_of(model):
     """Two samples in the structure of the inputs of a model; axes without a size get six."""
     rng = np.random.default_rng(0)
 
     def sample(tensor):
-        shape = (2, *(6 if size is None else size for size in tensor.shape[1:]))
+        size = SAMPLES if tensor.name in ("encoder_input_values", "encoder_padding_mask") else 6
+        has_sound = any("encoder_input_values" in one.name for one in model.inputs)
+        size = size if has_sound else 6
+        shape = (2, *(size if length is None else length for length in tensor.shape[1:]))
         if "int" in tensor.dtype or "bool" in tensor.dtype:
             is_flag = any(word in tensor.name for word in ("mask", "segment", "label", "indices"))
-            high = 2 if is_flag else 4
-            return rng.integers(0 if "segment" in tensor.name else 1, high, shape).astype(
-                tensor.dtype
-            )
-        return rng.standard_normal(shape).astype(tensor.dtype)
+            low, high = 0 if "segment" in tensor.name else 1, 2 if is_flag else 4
+            value = rng.integers(low, high, shape)
+        else:
+            value = rng.standard_normal(shape)
+        return keras.ops.convert_to_tensor(value, tensor.dtype)
 
     return keras.tree.map_structure(sample, model.input)
