@@ -48,13 +48,15 @@ def layer_at(model: keras.Model, at: str | keras.Layer) -> keras.Layer:
 
 
 def _paths(layer: keras.Layer, prefix: str) -> Iterator[tuple[str, keras.Layer]]:
-    """The layers inside of a model with their paths; a wrapper is named as what is in it."""
+    """The layers inside of a model with their paths; a name of a wrapper and its layer is its."""
     for child in layer.layers if isinstance(layer, keras.Model) else layer._layers:
         path = prefix + child.name
         yield path, child
         inner = child
         while isinstance(inner, Transparent):
             inner = inner.layer
+            if inner.name != child.name:
+                yield f"{path}/{inner.name}", inner
         yield from _paths(inner, f"{path}/")
 
 

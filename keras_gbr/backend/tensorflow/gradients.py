@@ -81,8 +81,10 @@ def _is_cut(op: Any, gradient: Any, dependent: list[Any]) -> bool:
     with op.graph.as_default(), FuncGraph("second_derivative").as_default():
         try:
             found = gradient(op, *[tf.zeros_like(output) for output in op.outputs])
-        except Exception:
-            return True
+        except Exception as error:
+            # Replicas cannot meet in a graph that is thrown away: the gradient of a sum over them
+            # is another one.
+            return "merge_call" not in str(error)
     # The operation stands for the results and the arguments of the function, and the results
     # have no gradient there. They come first.
     results = next((i for i, g in enumerate(found) if g is not None), len(found))
