@@ -3,7 +3,7 @@
 import functools
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,9 @@ _in_use: dict[int, Counter[str]] = {}
 
 
 @contextmanager
-def replaced(target: Any, values: Mapping[str, Any]) -> Iterator[None]:
+def replaced(
+    target: Any, values: Mapping[str, Any], check: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Lets this thread read other values of attributes; other threads, such as replicas, do not.
 
     The attributes themselves, and with them what Keras tracks, saves and counts, stay as they
@@ -24,12 +26,13 @@ def replaced(target: Any, values: Mapping[str, Any]) -> Iterator[None]:
         target: Any object with a `__dict__`.
         values: The attributes, each stored in `vars(target)` or defined by the class, and what
             to read in their place.
+        check: Is called where one of them is read, and may refuse that by an error.
     """
     mine = _values_of_this_thread()
     keys = [(id(target), name) for name in values]
     outer = {key: mine[key] for key in keys if key in mine}
     _enter(target, list(values))
-    mine.update(zip(keys, values.values(), strict=True))
+    mine.update({key: (value, check) for key, value in zip(keys, values.values(), strict=True)})
     try:
         yield
     finally:
@@ -39,10 +42,10 @@ def replaced(target: Any, values: Mapping[str, Any]) -> Iterator[None]:
         _leave(target, list(values))
 
 
-def _values_of_this_thread() -> dict[tuple[int, str], Any]:
+def _values_of_this_thread() -> dict[tuple[int, str], tuple[Any, Callable[[], None] | None]]:
     if not hasattr(_local, "values"):
         _local.values = {}
-    values: dict[tuple[int, str], Any] = _local.values
+    values: dict[tuple[int, str], tuple[Any, Callable[[], None] | None]] = _local.values
     return values
 
 
@@ -109,7 +112,10 @@ class _ByThread:
         mine = _values_of_this_thread()
         key = (id(target), self.name)
         if key in mine:
-            return mine[key]
+            value, check = mine[key]
+            if check is not None:
+                check()
+            return value
         if self.name in vars(target):
             return vars(target)[self.name]
         return getattr(super(self.cls, target), self.name)

@@ -3,12 +3,14 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
 from keras_gbr import _validation as check
+from keras_gbr import backend
 from keras_gbr.kernels import KINDS, Axes, Kernel, check_kernels, check_layer, kernels_of
 from keras_gbr.replacing import replaced
 
@@ -272,10 +274,24 @@ def _computing_with(pairs: Iterable[tuple[Kernel, Any]]) -> Iterator[None]:
         owner = kernel.layer
         cast = ops.cast(value, owner.compute_dtype)
         values.setdefault(id(owner), (owner, {}))[1][kernel.attribute] = cast
+    trace = backend.current_trace()
     with ExitStack() as stack:
         for owner, kernels in values.values():
-            stack.enter_context(replaced(owner, kernels))
+            stack.enter_context(replaced(owner, kernels, partial(_check_trace, trace, owner)))
         yield
+
+
+def _check_trace(trace: Any, layer: keras.Layer) -> None:
+    """Refuses to read a kernel in a function that would keep it for later calls."""
+    if backend.current_trace() is not trace:
+        raise check.fail(
+            f"Layer {layer.name!r} must not read its kernel in a `tf.function` of its own inside "
+            "of a wrapper: the function would compute with the kernel of its first call for good. "
+            "Leave out the decorator, Keras compiles the step as a whole; or give the function "
+            "the kernel as an argument.",
+            "layer",
+            layer,
+        )
 
 
 def kernels_in_use(layer: keras.Layer) -> Iterator[tuple[str, Any]]:

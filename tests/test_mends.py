@@ -206,3 +206,32 @@ def test_the_variance_of_a_function_that_was_traced_before(name, first, mode, tm
     steps = [old - v.numpy() for old, v in zip(before, variables, strict=True)]
     analytic = sum((s * d).sum() for s, d in zip(steps, directions, strict=True))
     np.testing.assert_allclose(analytic, numeric, rtol=1e-5)
+
+
+class Decorated(layers.Layer):
+    """A kernel in a function of TensorFlow's, as what it reads or as what it is given."""
+
+    def __init__(self, given, **kwargs):
+        super().__init__(**kwargs)
+        self.given, self.dense = given, layers.Dense(3)
+        self.function = tf.function(self.inner, autograph=False)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def inner(self, x, kernel=None):
+        return self.dense(x) if kernel is None else tf.matmul(x, kernel)
+
+    def call(self, x):
+        return self.function(x, self.dense.kernel) if self.given else self.function(x)
+
+
+def test_a_function_that_would_keep_its_kernel_is_refused():
+    x = tf.random.stateless_normal((4, 5), (1, 2))
+    with pytest.raises(ValueError, match="must not read its kernel in a `tf.function`"):
+        gbr.ENC(Decorated(False))(x)
+    layer = gbr.ENC(Decorated(True))
+    for seed in range(2):
+        layer(x)
+        layer.layer.dense.kernel.assign(np.random.default_rng(seed).standard_normal((5, 3)))
+        np.testing.assert_allclose(layer(x), x @ layer.kernel, rtol=1e-5)

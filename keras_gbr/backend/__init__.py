@@ -26,6 +26,8 @@ _chosen: Any = importlib.import_module(f"keras_gbr.backend.{keras.backend.backen
 Trainer = _chosen.Trainer
 # A function of tensors that reads a model, compiled where the backend compiles.
 compiled = _chosen.compiled
+# What is being traced, if what is read there stays there.
+current_trace = _chosen.current_trace
 # Variables for numbers that change between steps, where steps cannot read them from Python.
 held_numbers = _chosen.held_numbers
 # Whether to compile the steps of `fit`, given what is asked for.
@@ -46,6 +48,7 @@ record = _chosen.record
 __all__ = [
     "Trainer",
     "compiled",
+    "current_trace",
     "held_numbers",
     "is_dataset",
     "jit_compile",

@@ -9,6 +9,7 @@ from keras_gbr.backend.tensorflow.live import held_numbers
 from keras_gbr.backend.tensorflow.second_derivatives import (
     require as require_second_derivatives,
 )
+from keras_gbr.backend.tensorflow.traces import current_trace
 from keras_gbr.backend.tensorflow.training import Trainer, jit_compile
 
 mends.install()
@@ -16,6 +17,7 @@ mends.install()
 __all__ = [
     "Trainer",
     "compiled",
+    "current_trace",
     "held_numbers",
     "jit_compile",
     "num_replicas",
