@@ -228,7 +228,7 @@ class Decorated(layers.Layer):
 
 def test_a_function_that_would_keep_its_kernel_is_refused():
     x = tf.random.stateless_normal((4, 5), (1, 2))
-    with pytest.raises(ValueError, match="must not read its kernel in a `tf.function`"):
+    with pytest.raises(ValueError, match=r"must not read its kernel in a `tf.function`"):
         gbr.ENC(Decorated(False))(x)
     layer = gbr.ENC(Decorated(True))
     for seed in range(2):
