@@ -15,7 +15,7 @@ import keras_gbr as gbr
 # As many as the losses: each of them is in one.
 SEEDS = range(len(LOSSES))
 # What a minute is enough for, and a few of the hundred that `compare.py --replicas` is for.
-COMPARED = range(0, len(LOSSES), 3)
+COMPARED = range(0, len(LOSSES), 6)
 REPLICATED = range(100, 102)
 
 

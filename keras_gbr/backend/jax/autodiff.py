@@ -36,7 +36,7 @@ def record(
     output = _with_masks(output, effects["masks"])
     sources = [*inputs, *effects["watched"], *parameters]
 
-    def gradients(of: Callable[[Any], Any], wrt: list[Any]) -> list[Any]:
+    def gradients(of: Callable[[Any], Any], wrt: list[Any], strict: bool = True) -> list[Any]:
         def total(output: Any) -> Any:
             return jnp.sum(of(_with_masks(output, effects["masks"])))
 

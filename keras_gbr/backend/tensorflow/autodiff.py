@@ -33,10 +33,11 @@ def record(
 
     Returns:
         The output; the watched tensors by their names, in the order in which they came; and a
-        function `gradients(of, wrt)`. That takes a function of the output that returns a tensor,
+        function `gradients(of, wrt, strict=True)`. That takes a function of the output that returns a tensor,
         whose sum is differentiated, and a list of `inputs`, watched tensors or `parameters`. It
-        returns a list of tensors, `None` where the value is known not to depend on one. It may
-        be called several times, and what it computes is differentiable itself.
+        returns a list of tensors, `None` where the value is known not to depend on one; unless
+        it is strict, also where the backend has no gradient. It may be called several times, and
+        what it computes is differentiable itself.
     """
     tape = tf.GradientTape(persistent=True, watch_accessed_variables=parameters is not None)
     watched: dict[str, list[Any]] = {}
@@ -50,13 +51,15 @@ def record(
         tape.watch(inputs)
         output = function(inputs, watch)
 
-    def gradients(of: Callable[[Any], Any], wrt: list[Any]) -> list[Any]:
+    def gradients(of: Callable[[Any], Any], wrt: list[Any], strict: bool = True) -> list[Any]:
         sources = [each.value if isinstance(each, keras.Variable) else each for each in wrt]
         # On the same tape: a loss may take the logits behind the output instead of the output.
         with tape, TwiceDifferentiable():
             value = of(output)
         found = tape.gradient(value, sources)
-        require_independence(value, [s for s, g in zip(sources, found, strict=True) if g is None])
+        if strict:
+            missing = [source for source, g in zip(sources, found, strict=True) if g is None]
+            require_independence(value, missing)
         # An embedding has sparse gradients.
         return [None if g is None else tf.convert_to_tensor(g) for g in found]
 

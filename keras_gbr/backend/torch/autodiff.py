@@ -39,7 +39,7 @@ def record(
 
         output = function(sources, watch)
 
-    def gradients_of(of: Callable[[Any], Any], wrt: list[Any]) -> list[Any]:
+    def gradients_of(of: Callable[[Any], Any], wrt: list[Any], strict: bool = True) -> list[Any]:
         replaced = {id(each): source for each, source in zip(inputs, sources, strict=True)}
         tensors = [each.value if isinstance(each, keras.Variable) else each for each in wrt]
         records = torch.is_grad_enabled()
