@@ -33,11 +33,11 @@ def record(
 
     Returns:
         The output; the watched tensors by their names, in the order in which they came; and a
-        function `gradients(of, wrt, strict=True)`. That takes a function of the output that returns a tensor,
-        whose sum is differentiated, and a list of `inputs`, watched tensors or `parameters`. It
-        returns a list of tensors, `None` where the value is known not to depend on one; unless
-        it is strict, also where the backend has no gradient. It may be called several times, and
-        what it computes is differentiable itself.
+        function `gradients(of, wrt, strict=True)`. That takes a function of the output that
+        returns a tensor, whose sum is differentiated, and a list of `inputs`, watched tensors or
+        `parameters`. It returns a list of tensors, `None` where the value is known not to depend
+        on one; unless it is strict, also where the backend has no gradient. It may be called
+        several times, and what it computes is differentiable itself.
     """
     tape = tf.GradientTape(persistent=True, watch_accessed_variables=parameters is not None)
     watched: dict[str, list[Any]] = {}
