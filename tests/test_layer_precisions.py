@@ -5,7 +5,7 @@ layer is refused by name, or fails as it does in a plain model. Layers stand sid
 network, since compiling takes most of the time: a layer that is wrong is wrong in its own weights.
 
 One pass of the tests takes each network in double precision and in one other combination, by
-turns; `-m matrix` takes all.
+turns; `-m whole_table` takes all.
 """
 
 import itertools
@@ -133,7 +133,7 @@ def test_the_gradient_of_a_penalty_through_every_layer(names):
     assert_agrees(names, whole=False)
 
 
-@pytest.mark.matrix
+@pytest.mark.whole_table
 @pytest.mark.parametrize("names", NETWORKS, ids=lambda names: f"{names[0]} to {names[-1]}")
 def test_likewise_in_every_precision_and_way_of_running(names):
     assert_agrees(names, whole=True)
