@@ -48,7 +48,8 @@ test: lint $(TESTED:%=$(COMMON)-%)  ## lint and run the tests
 
 test-tensorflow: $(COMMON)-tensorflow  ## only the tests of this backend
 	@# The matrix has processes of its own: TensorFlow keeps every XLA program until its process
-	@# ends. The whole of a table (-m whole_table) is for other days. What failed runs once more, in new processes: in long ones, with several strategies
+	@# ends. The whole of a table (-m whole_table) is for other days. What failed runs once more,
+	@# in new processes: in long ones, with several strategies
 	@# and many programs, TensorFlow's runtime crashes now and then. 5: ARGS select no test.
 	@part() { echo "Tests on tensorflow, $$1"; $(PYTEST) -m "$$1" $(ARGS); code=$$?; \
 		if [ $$code = 1 ]; then $(PYTEST) -m "$$1" --last-failed $(ARGS); code=$$?; fi; \
