@@ -83,8 +83,11 @@ def run(folder, seeds, backends, replicas=False, jobs=2):
     for backend in ["tensorflow"] if replicas else backends:
         names = REPLICAS if replicas else [backend]
         left = [seed for seed in seeds if not all(_done(folder, seed, n, replicas) for n in names)]
-        for first in range(0, len(left), CHUNK):
-            tasks.put((backend, left[first : first + CHUNK]))
+        # A process for each with replicas: TensorFlow counts their meetings over all strategies
+        # of a process, and mixes up those of one program with those of the one before.
+        size = 1 if replicas else CHUNK
+        for first in range(0, len(left), size):
+            tasks.put((backend, left[first : first + size]))
 
     def work():
         while True:
