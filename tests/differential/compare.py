@@ -1,6 +1,6 @@
 """Runs random programs under TensorFlow, JAX and PyTorch, and compares logs and weights.
 
-    python tests/differential/compare.py --seeds 1000:2000 --folder /tmp/thousand
+    python tests/differential/compare.py --seeds 1000:2000 --folder results/thousand
     python tests/differential/compare.py --seeds 0:100 --replicas
     python tests/differential/compare.py --seeds 17 --show
 
