@@ -32,8 +32,9 @@ REGULARIZERS = {
 CONSTRAINTS = {
     "EqualNorm": ("gbr.EqualNorm()", "gbr.EqualNorm(2.0, per_filter=False, center=False)"),
 }
-# Without Ftrl, which forgets the weights that it starts from and leaves kernels of roundings, and
-# Lion, which takes the signs of roundings.
+# Without Ftrl, which forgets the weights that it starts from and leaves kernels of roundings, Lion,
+# which takes the signs of roundings, and Lamb, which divides them by their norm: the gradient of a
+# bias in front of a normalisation is nothing else.
 OPTIMIZERS = (
     "'sgd'",
     "keras.optimizers.SGD(0.02, momentum=0.9, nesterov=True)",
@@ -46,7 +47,6 @@ OPTIMIZERS = (
     "keras.optimizers.Nadam(0.01)",
     "keras.optimizers.Adamax(0.01)",
     "keras.optimizers.Adadelta(0.5)",
-    "keras.optimizers.Lamb(0.01)",
 )
 # Some are smooth, some have kinks, which the weights do not meet. All have second derivatives on
 # all backends, as softsign (TensorFlow) and the hard sigmoid (PyTorch) have not.
