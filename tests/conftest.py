@@ -40,6 +40,7 @@ FILES_OF = {
         "cut_derivatives",
         "distribute",
         "exports",
+        "image_transforms",
         "layer_precisions",
         "mends",
         "multi_worker",

@@ -37,8 +37,15 @@ PLAIN_FAILS = {
 # pooling of volumes, which test_mends.py compares with eager steps.
 SINGLE = {"MelSpectrogram"}
 VOLUMES = {f"{way}{name}Pooling3D" for way in ("", "Adaptive") for name in ("Max", "Average")}
-# Layers that change images are listed in the catalogue and not tried here: the gradient that
-# TensorFlow has of turning and moving an image is itself an approximation.
+# Layers that change images. Those that turn and move them do so in single precision, see
+# test_image_transforms.py; these draw changes with jumps, or are not for double precision.
+MOVED = {f"Random{name}" for name in ("Perspective", "Rotation", "Shear", "Translation", "Zoom")}
+UNSTEADY = {"AugMix", "Equalization", "RandAugment"}
+# Without a derivative of the first or second order, or a whole number on the way.
+REFUSED_IMAGES = {
+    "ContrastLimitedAdaptiveHistogramEqualization",
+    *(f"Random{name}" for name in ("Crop", "Hue", "Posterization", "Saturation")),
+}
 # Their random numbers are others in each precision, and under XLA.
 RANDOM = {name for name in every.CALLS if "Dropout" in name or "Noise" in name}
 
@@ -142,6 +149,17 @@ def test_likewise_in_every_precision_and_way_of_running(names):
 @pytest.mark.parametrize("names", [tuple(sorted(RANDOM))[:4]], ids=["four"])
 def test_the_gradient_of_a_penalty_through_random_layers(names):
     assert_gradient_is_the_slope(names)
+
+
+@pytest.mark.parametrize("name", sorted({*every.IMAGES} - MOVED - UNSTEADY - REFUSED_IMAGES))
+def test_the_gradient_of_a_penalty_through_layers_that_change_images(name):
+    assert_gradient_is_the_slope((name,))
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED_IMAGES))
+def test_a_layer_that_cuts_images_off_is_refused(name):
+    with pytest.raises(ValueError, match=r"A penalty .*needs"):
+        step((name,), **MODES["graph"])
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))

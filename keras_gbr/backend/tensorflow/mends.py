@@ -1,9 +1,9 @@
-"""Second derivatives that TensorFlow has wrong or lacks, and what takes their place.
+"""Derivatives that TensorFlow has wrong or lacks, and what takes their place.
 
 TensorFlow looks the gradient of an operation up, by its type, when a derivative is taken. What
 is put in place here is therefore found however the operation came about: in a function that was
 traced earlier, in a loop, in a model that was loaded. First derivatives stay as they are, to the
-last digit.
+last digit, but for those of image transformations, which TensorFlow approximates.
 """
 
 import threading
@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow.python.framework.ops import gradient_registry
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
+from keras_gbr.backend.tensorflow.image_transforms import transposed_transform
 from keras_gbr.backend.tensorflow.windows import at_largest
 
 _Gradient = Callable[[Any, Any], Any]
@@ -79,6 +80,11 @@ def _max_pooling(original: _Gradient, op: Any, gradient: Any) -> Any:
     return None, None, at_largest(inputs, gradient, shape, op.get_attr("ksize"), strides, padding)
 
 
+def _image_transform(original: _Gradient, op: Any, gradient: Any) -> Any:
+    """The exact gradient; none with respect to the transformation, as in TensorFlow's own."""
+    return transposed_transform(op, gradient), *[None] * (len(op.inputs) - 1)
+
+
 def _padding(op: Any) -> str | Sequence[int]:
     padding: str = tf.compat.as_str(op.get_attr("padding"))
     return op.get_attr("explicit_paddings") if padding == "EXPLICIT" else padding
@@ -103,6 +109,7 @@ _MENDS = {
     "SquaredDifference": _squared_difference,
     "MaxPoolGrad": _max_pooling,
     "MaxPool3DGrad": _max_pooling,
+    "ImageProjectiveTransformV3": _image_transform,
 }
 
 

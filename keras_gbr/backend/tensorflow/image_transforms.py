@@ -1,0 +1,60 @@
+"""The gradient of turning, moving and stretching images.
+
+TensorFlow takes the inverse transformation of the gradient, which is an approximation: penalties
+on the input of `RandomTranslation`, `RandomZoom` and their like came out wrong by up to 18 %. An
+output is a weighted sum of at most four neighbours among the inputs, so the exact gradient is the
+same sum transposed.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+
+
+def transposed_transform(op: Any, gradient: Any) -> Any:
+    """The gradient of a transformation of images with respect to the images.
+
+    Of four neighbours each has a row and a column that are even or odd in another way. The
+    transformation of the images that are 1 where both are even, and so on, gives the weight of each
+    neighbour; that of these times the row and times the column tells which one it is.
+
+    Args:
+        op: The operation, or the record of one on a tape. Its first inputs are the images,
+            (samples, height, width, channels), and the transformations.
+        gradient: Derivatives with respect to the outputs, (samples, rows, columns, channels).
+
+    Returns:
+        A tensor with the shape of the images.
+    """
+    images, transforms = op.inputs[:2]
+    gradient = tf.convert_to_tensor(gradient)
+    samples, height, width, channels = tf.unstack(tf.shape(images))
+    dtype = tf.float64 if images.dtype == tf.float64 else tf.float32
+    planes = _planes(height, width, dtype)
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.broadcast_to(planes, tf.concat([[samples], tf.shape(planes)], 0)),
+        transforms=transforms,
+        output_shape=tf.shape(gradient)[1:3],
+        fill_value=0.0,
+        interpolation=op.get_attr("interpolation"),
+        fill_mode=op.get_attr("fill_mode"),
+    )
+    weights, *places = tf.split(moved, 3, -1)
+    row, column = (
+        tf.cast(tf.round(tf.math.divide_no_nan(place, weights)), tf.int32) for place in places
+    )
+    sample = tf.reshape(tf.range(samples), (-1, 1, 1, 1))
+    pixel = (sample * height + row) * width + column
+    shares = weights[..., None] * tf.cast(gradient, dtype)[..., None, :]
+    total = tf.math.unsorted_segment_sum(
+        tf.reshape(shares, (-1, channels)), tf.reshape(pixel, (-1,)), samples * height * width
+    )
+    return tf.cast(tf.reshape(total, tf.shape(images)), gradient.dtype)
+
+
+def _planes(height: Any, width: Any, dtype: Any) -> Any:
+    """Twelve images as channels: for each parity of row and column, 1, the row and the column."""
+    rows, columns = tf.meshgrid(tf.range(height), tf.range(width), indexing="ij")
+    parity = tf.one_hot(2 * (rows % 2) + columns % 2, 4, dtype=dtype)
+    places = [tf.cast(place, dtype)[..., None] for place in (rows, columns)]
+    return tf.concat([parity, *(parity * place for place in places)], -1)
