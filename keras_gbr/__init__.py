@@ -3,15 +3,11 @@
 from keras_gbr import measures, plots
 from keras_gbr.callbacks import GBRMonitor
 from keras_gbr.constraints import EqualNorm
-from keras_gbr.layers import (
-    ENC,
-    ENCConv,
-    ENCDense,
-    Regularized,
-    WeightNorm,
-    WeightStandardization,
-)
-from keras_gbr.model import GBRMixin, GBRModel
+from keras_gbr.layers.equal_norm import ENC, ENCConv, ENCDense
+from keras_gbr.layers.regularized import Regularized
+from keras_gbr.layers.reparametrized import Reparametrized
+from keras_gbr.layers.weight_norm import WeightNorm
+from keras_gbr.layers.weight_standardization import WeightStandardization
 from keras_gbr.penalties import (
     Adversarial,
     InputGradient,
@@ -21,7 +17,7 @@ from keras_gbr.penalties import (
 )
 from keras_gbr.regularizers import WEISSI, ShiftedL2, Spectral, Sum
 from keras_gbr.surgery import LayerChange, apply_enc, apply_regularizer, strip
-from keras_gbr.wrapping import Reparametrized
+from keras_gbr.training import GBRMixin, GBRModel
 
 __all__ = [
     "ENC",

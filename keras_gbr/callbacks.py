@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_gbr import _validation as check
+from keras_gbr import _checks as check
 from keras_gbr import measures as measure
 from keras_gbr.measures.data import Data
-from keras_gbr.measures.dense_chain import dense_chain
-from keras_gbr.measures.jacobian import check_settings
-from keras_gbr.measures.penalty_check import require
+from keras_gbr.measures.dense_chains.chain import dense_chain
+from keras_gbr.measures.gbr import check_settings
+from keras_gbr.measures.penalty_check.check import require
 
 Measure = str | Callable[[keras.Model, Any, Any], float | Mapping[str, float]]
 
@@ -134,7 +134,7 @@ class GBRMonitor(keras.callbacks.Callback):
         except Exception as error:
             where = "validation_data" if samples.prefix else "x"
             shapes = keras.tree.map_structure(lambda leaf: tuple(leaf.shape), x)
-            raise check.fail(
+            raise check.error(
                 f"GBRMonitor must be given data that the measure {name!r} can be taken on. "
                 f"{type(error).__name__}: {error}",
                 f"{where}, of shape",
@@ -223,7 +223,7 @@ def _parts(validation_data: Any) -> tuple[Any, ...]:
     if not isinstance(validation_data, tuple):
         return (validation_data,)
     if not 1 <= len(validation_data) <= 3:
-        raise check.fail(
+        raise check.error(
             "`validation_data` must be `(x, y)`, `(x, y, sample_weight)`, a dataset or inputs.",
             "validation_data",
             f"tuple of {len(validation_data)}",
@@ -237,7 +237,7 @@ def _checked(measures: Any) -> list[Measure]:
     )
     if not known or not measures:
         names = ", ".join(repr(name) for name in _MEASURES)
-        raise check.fail(
+        raise check.error(
             f"`measures` must be a list of names out of {names}, and of functions "
             "(model, x, y) that return a float or a dict of floats.",
             "measures",

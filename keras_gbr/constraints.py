@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
-from keras_gbr import _validation as check
-from keras_gbr.equal_norm import check_direction, equal_norm
+from keras_gbr import _checks as check
+from keras_gbr.maths.equal_norm import check_direction, equal_norm
 
 
 @keras.saving.register_keras_serializable("keras_gbr")

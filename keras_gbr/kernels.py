@@ -26,18 +26,15 @@ class Projection(keras.layers.Layer):
 ```
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import keras
-from keras import layers, ops
+from keras import layers
 
-from keras_gbr._validation import fail
-from keras_gbr.precision import at_least_float32
-
-Axes = int | tuple[int, ...]
+from keras_gbr import _checks as check
+from keras_gbr.maths.filters import Axes
 
 DENSE = (layers.Dense, layers.EinsumDense)
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -149,7 +146,7 @@ def _declared(layer: keras.Layer) -> dict[str, Axes]:
         for name, axes in declared.items()
     )
     if not fits:
-        raise fail(
+        raise check.error(
             f"`gbr_kernels` of {type(layer).__name__} must be a dict of the names of attributes "
             'that hold a variable, with the axes of its filters: {"weight": -1}.',
             "gbr_kernels",
@@ -196,7 +193,7 @@ def check_layer(layer: Any, kinds: tuple[type, ...] = KINDS) -> None:
     """
     is_model = isinstance(layer, keras.Model)
     if is_model and kinds is KINDS:
-        raise fail(
+        raise check.error(
             "`layer` must be a layer. For the layers of a model use "
             "`keras_gbr.apply_enc(model)` or `keras_gbr.apply_regularizer(model, ...)`.",
             "layer",
@@ -204,7 +201,7 @@ def check_layer(layer: Any, kinds: tuple[type, ...] = KINDS) -> None:
         )
     is_foreign = isinstance(layer, keras.Layer) and not _is_of_keras(type(layer))
     if is_model or not (isinstance(layer, kinds) or (is_foreign and kinds is KINDS)):
-        raise fail(f"`layer` must be a {kind_names(kinds)} layer.", "layer", layer)
+        raise check.error(f"`layer` must be a {kind_names(kinds)} layer.", "layer", layer)
     check_plain(layer)
 
 
@@ -216,7 +213,7 @@ def check_kernels(layer: keras.Layer) -> list[Kernel]:
     """
     kernels = kernels_of(layer)
     if not kernels:
-        raise fail(
+        raise check.error(
             f"`layer` must have a kernel: be a {kind_names(KINDS)} layer, or hold one.",
             "layer",
             layer,
@@ -244,7 +241,7 @@ def check_start(kernel: Kernel, center: bool) -> None:
     is_zero = isinstance(initializer, keras.initializers.Zeros)
     is_zero = is_zero or getattr(initializer, "value", None) == 0
     if is_zero or center:
-        raise fail(
+        raise check.error(
             f"Kernel {kernel.name!r} starts with one number throughout, has no direction, and "
             "would be zero for good. Take another initializer, such as "
             '"glorot_uniform", or leave the layer as it is.',
@@ -260,14 +257,14 @@ def check_plain(layer: keras.Layer) -> None:
         ValueError: `layer` is quantized or has LoRA enabled.
     """
     if getattr(layer, "lora_enabled", False) or getattr(layer, "lora_rank", None):
-        raise fail(
+        raise check.error(
             "`layer` must not have LoRA enabled: its kernel is a sum of several variables. "
             "Take the layer without `lora_rank`, or merge the LoRA weights first.",
             "layer",
             layer,
         )
     if getattr(layer, "quantization_mode", None):
-        raise fail(
+        raise check.error(
             "`layer` must not be quantized: its kernel holds integers. Quantize after "
             "`keras_gbr.strip(model)`.",
             "layer",
@@ -283,58 +280,3 @@ def kind_names(kinds: tuple[type, ...]) -> str:
 
 def _is_of_keras(cls: type) -> bool:
     return cls.__module__.split(".")[0] == "keras"
-
-
-def as_matrix(kernel: Any, filter_axis: Axes = -1) -> Any:
-    """The kernel as a matrix of at least single precision, one filter a column.
-
-    Args:
-        kernel: Tensor or variable of any shape. A vector is one row.
-        filter_axis: The axis, or tuple of axes, that number the filters; with an empty tuple
-            the whole kernel is one filter.
-
-    Returns:
-        Tensor `(fan_in, filters)`; float32 or float64.
-
-    Raises:
-        ValueError: `kernel` has no such axis.
-    """
-    kernel = at_least_float32(kernel)
-    order, columns = _order(len(kernel.shape), filter_axis)
-    filters = math.prod(kernel.shape[axis] for axis in order[len(order) - columns :])
-    if order != sorted(order):
-        kernel = ops.transpose(kernel, order)
-    return ops.reshape(kernel, (-1, filters))
-
-
-def from_matrix(matrix: Any, shape: tuple[int, ...], filter_axis: Axes = -1) -> Any:
-    """The inverse of `as_matrix`.
-
-    Args:
-        matrix: Tensor `(fan_in, filters)`.
-        shape: The shape of the kernel.
-        filter_axis: See `as_matrix`.
-
-    Returns:
-        Tensor of `shape`.
-    """
-    order, _ = _order(len(shape), filter_axis)
-    kernel = ops.reshape(matrix, [shape[axis] for axis in order])
-    if order == sorted(order):
-        return kernel
-    return ops.transpose(kernel, [order.index(axis) for axis in range(len(order))])
-
-
-def _order(rank: int, filter_axis: Axes) -> tuple[list[int], int]:
-    """All axes of a kernel, those of the filters last, and the number of the latter."""
-    axes = filter_axis if isinstance(filter_axis, tuple) else (filter_axis,)
-    if rank == 0:
-        return [], 0
-    if any(not -rank <= axis < rank for axis in axes):
-        raise fail(
-            f"`filter_axis` must name axes of the kernel, which has {rank}.",
-            "filter_axis",
-            filter_axis,
-        )
-    last = [axis % rank for axis in axes]
-    return [axis for axis in range(rank) if axis not in last] + last, len(last)

@@ -10,11 +10,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gbr import _validation as check
+from keras_gbr import _checks as check
 from keras_gbr.backend import on_accelerator
-from keras_gbr.kernels import CONVOLUTIONS, Axes, Kernel, as_matrix
-from keras_gbr.norms import METHODS, squared_convolution_bound, squared_spectral_norm
-from keras_gbr.precision import at_least_float32, magnitudes
+from keras_gbr.kernels import CONVOLUTIONS, Kernel
+from keras_gbr.maths.convolution_bound import squared_convolution_bound
+from keras_gbr.maths.filters import Axes, as_matrix
+from keras_gbr.maths.matrix_norms import METHODS, squared_spectral_norm
+from keras_gbr.maths.precision import at_least_float32, magnitudes
 
 PACKAGE = "keras_gbr"
 
@@ -279,11 +281,11 @@ class Sum(_Addable):
     def __init__(self, regularizers: Sequence[Any]) -> None:
         expected = "`regularizers` must be a list of one or more regularizers."
         if not isinstance(regularizers, (list, tuple)) or not regularizers:
-            raise check.fail(expected, "regularizers", regularizers)
+            raise check.error(expected, "regularizers", regularizers)
         try:
             items = [resolved("regularizers", item) for item in regularizers]
         except ValueError as error:
-            raise check.fail(expected, "regularizers", regularizers) from error
+            raise check.error(expected, "regularizers", regularizers) from error
         self.regularizers = [part for item in items for part in _parts(item)]
 
     def __call__(self, x: Any) -> Any:
@@ -317,7 +319,7 @@ def resolved(name: str, regularizer: Any) -> keras.regularizers.Regularizer:
     except (TypeError, ValueError):
         found = None
     if not isinstance(found, keras.regularizers.Regularizer):
-        raise check.fail(
+        raise check.error(
             f"`{name}` must be a regularizer, such as keras_gbr.Spectral(0.01).", name, regularizer
         )
     return found

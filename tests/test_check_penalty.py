@@ -18,10 +18,11 @@ from networks import (
 )
 
 import keras_gbr as gbr
-from keras_gbr.forward_pass import ForwardPass, squared_norms
-from keras_gbr.measures.differences import sharpest
-from keras_gbr.measures.plain import INPUTS, LOSS, OUTPUTS, PARAMETERS
-from keras_gbr.measures.slopes import Slopes
+from keras_gbr.maths.gradient_norms import squared_norms
+from keras_gbr.measures.penalty_check.differences import sharpest
+from keras_gbr.measures.penalty_check.finite_differences import Slopes
+from keras_gbr.measures.penalty_check.plain_model import INPUTS, LOSS, OUTPUTS, PARAMETERS
+from keras_gbr.penalties.forward_pass import ForwardPass
 
 # What the backend can differentiate twice.
 RESIZING = ["nearest"] if BACKEND == "tensorflow" else ["nearest", "bilinear"]

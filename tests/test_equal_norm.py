@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_gbr import equal_norm as maps
+from keras_gbr.maths import equal_norm as maps
 
 FORMS = [(per_filter, center) for per_filter in (True, False) for center in (True, False)]
 # Dense, Conv1D, Conv2D (plain, grouped, pointwise), Conv3D; 1 to 1e6 elements, also in one

@@ -14,7 +14,7 @@ from calls import (
 )
 from keras import ops
 
-from keras_gbr import equal_norm as maps
+from keras_gbr.maths import equal_norm as maps
 
 FORMS = [(per_filter, center) for per_filter in (True, False) for center in (True, False)]
 pytestmark = pytest.mark.usefixtures("double_precision")

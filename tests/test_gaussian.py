@@ -8,7 +8,7 @@ from calls import MODES, USUAL, assert_equal, to_numpy
 from keras import ops
 from scipy import stats
 
-from keras_gbr.gaussian import normal, threefry_2x32
+from keras_gbr.maths.random_normal import normal, threefry_2x32
 
 modes = pytest.mark.parametrize("mode", MODES)
 

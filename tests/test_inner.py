@@ -18,7 +18,7 @@ from networks import (
 )
 
 import keras_gbr as gbr
-from keras_gbr.inner import layer_at, replaced_outputs
+from keras_gbr._keras.layer_outputs import layer_at, replaced_outputs
 
 
 def text_model(nested=False):

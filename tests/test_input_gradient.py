@@ -24,7 +24,7 @@ from networks import (
 )
 
 import keras_gbr as gbr
-from keras_gbr.penalties.steepest import gradient_norms, steepest_steps
+from keras_gbr.maths.gradient_norms import gradient_norms, steepest_steps
 
 ORDERS = {1: 1, 2: 2, "inf": np.inf}
 

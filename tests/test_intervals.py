@@ -21,7 +21,7 @@ from networks import (
 )
 
 import keras_gbr as gbr
-from keras_gbr.terms import Terms, step_kinds
+from keras_gbr.training.compile_penalties import Terms, step_kinds
 
 if BACKEND == "tensorflow":
     import tensorflow as tf

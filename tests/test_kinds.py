@@ -17,7 +17,8 @@ from kinds import ATTENTION, KINDS, accepts, as_filters, called, example, from_f
 from wrapped import WRAPPERS
 
 import keras_gbr as gbr
-from keras_gbr.kernels import as_matrix, from_matrix, kernels_of
+from keras_gbr.kernels import kernels_of
+from keras_gbr.maths.filters import as_matrix, from_matrix
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 CLASSES = [gbr.ENC, gbr.ENCConv, gbr.ENCDense, gbr.WeightNorm, gbr.WeightStandardization]

@@ -23,12 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_gbr.norms import (
-    METHODS,
-    frobenius_norm,
-    squared_convolution_bound,
-    squared_spectral_norm,
-)
+from keras_gbr.maths.convolution_bound import squared_convolution_bound
+from keras_gbr.maths.matrix_norms import METHODS, frobenius_norm, squared_spectral_norm
 
 methods = pytest.mark.parametrize("method", METHODS)
 modes = pytest.mark.parametrize("mode", MODES)
@@ -209,7 +205,7 @@ def test_all_resnet50_kernels_are_within_one_percent_on_average_and_three_at_wor
 STATELESS = """
 import numpy as np
 from keras import ops
-from keras_gbr.norms import squared_spectral_norm
+from keras_gbr.maths.matrix_norms import squared_spectral_norm
 matrix = np.random.default_rng(0).standard_normal((300, 200)).astype("float32")
 matrix = ops.convert_to_tensor(matrix)
 for method in ("power", "lanczos", "gram", "svd"):

@@ -12,7 +12,8 @@ from keras import ops
 import keras_gbr as gbr
 from keras_gbr import regularizers
 from keras_gbr.backend import on_accelerator
-from keras_gbr.norms import squared_convolution_bound, squared_spectral_norm
+from keras_gbr.maths.convolution_bound import squared_convolution_bound
+from keras_gbr.maths.matrix_norms import squared_spectral_norm
 
 
 def resnet50_kernels():

@@ -25,7 +25,7 @@ from networks import (
 )
 
 import keras_gbr as gbr
-from keras_gbr.forward_pass import ForwardPass
+from keras_gbr.penalties.forward_pass import ForwardPass
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -6,7 +6,7 @@ import keras
 import pytest
 from keras import layers
 
-from keras_gbr.replacing import replaced
+from keras_gbr._keras.patching import replaced
 
 LAYERS = {
     "a property": (lambda: layers.Dense(3), "_kernel"),

@@ -13,7 +13,7 @@ from networks import allow_float64
 from wrapped import batch
 
 import keras_gbr as gbr
-from keras_gbr.wrapping import kernels_in_use
+from keras_gbr.layers.reparametrized import kernels_in_use
 
 
 def outputs(model, x):

@@ -8,7 +8,7 @@ from keras import layers, ops
 from wrapped import batch
 
 import keras_gbr as gbr
-from keras_gbr.wrapping import kernels_in_use
+from keras_gbr.layers.reparametrized import kernels_in_use
 
 
 class Block(layers.Layer):

@@ -9,8 +9,6 @@ from typing import Any
 import keras
 
 from keras_gbr.backend.datasets import is_dataset, num_batches
-from keras_gbr.backend.masks import mask_of, with_mask
-from keras_gbr.backend.portable import portable
 
 _BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -22,16 +20,12 @@ if keras.backend.backend() not in _BACKENDS:
     )
 _chosen: Any = importlib.import_module(f"keras_gbr.backend.{keras.backend.backend()}")
 
-# Between the `GBRMixin` and `keras.Model`: the train step, and what training needs around it.
-Trainer = _chosen.Trainer
 # A function of tensors that reads a model, compiled where the backend compiles.
 compiled = _chosen.compiled
 # What is being traced, if what is read there stays there.
 current_trace = _chosen.current_trace
 # Variables for numbers that change between steps, where steps cannot read them from Python.
 held_numbers = _chosen.held_numbers
-# Whether to compile the steps of `fit`, given what is asked for.
-jit_compile = _chosen.jit_compile
 # The replicas that take a step together, this one's number, and means over them.
 num_replicas = _chosen.num_replicas
 replica_id = _chosen.replica_id
@@ -46,21 +40,16 @@ require_second_derivatives = _chosen.require_second_derivatives
 record = _chosen.record
 
 __all__ = [
-    "Trainer",
     "compiled",
     "current_trace",
     "held_numbers",
     "is_dataset",
-    "jit_compile",
-    "mask_of",
     "num_batches",
     "num_replicas",
     "on_accelerator",
-    "portable",
     "record",
     "repeatable",
     "replica_id",
     "replica_mean",
     "require_second_derivatives",
-    "with_mask",
 ]

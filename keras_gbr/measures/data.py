@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gbr import _validation as check
+from keras_gbr import _checks as check
 from keras_gbr import backend
 
 
@@ -53,7 +53,7 @@ class Data:
             self.num_batches: int | None = math.ceil(_length(self._arrays[0]) / batch_size)
             return
         if y is not None or sample_weight is not None:
-            raise check.fail(
+            raise check.error(
                 "A dataset brings its labels and weights with it: batches `(x, y)` or "
                 "`(x, y, sample_weight)`. Leave out `y` and `sample_weight`.",
                 "x",
@@ -75,7 +75,7 @@ class Data:
             empty = False
             yield from self._cut(_aligned(*keras.utils.unpack_x_y_sample_weight(element)), True)
         if empty:
-            raise check.fail("`x` must hold at least one batch.", "x", self._dataset)
+            raise check.error("`x` must hold at least one batch.", "x", self._dataset)
 
     def _cut(self, arrays: tuple[Any, ...], whole: bool) -> Iterator[Batch]:
         starts = range(0, _length(arrays[0]), self.batch_size)
@@ -91,7 +91,7 @@ def single_batch(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any,
         ValueError: `x` is a dataset, or the data are no arrays of the same length.
     """
     if is_dataset(x):
-        raise check.fail(
+        raise check.error(
             "`x` must be the arrays of one batch. Give the parts of one: "
             "`*next(iter(dataset))`, or `*dataset[0]` of a PyDataset.",
             "x",
@@ -115,7 +115,7 @@ def _num_batches(dataset: Any) -> int | None:
     else:
         number = backend.num_batches(dataset)
     if number == math.inf:
-        raise check.fail(
+        raise check.error(
             "`x` must be a dataset that ends. Take a part of it: `dataset.take(n)`, or a number "
             "as `num_batches` of a PyDataset.",
             "x",
@@ -137,7 +137,7 @@ def _aligned(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, Any
     arrays = [None if v is None else as_arrays(v, name) for name, v in parts.items()]
     for (name, _), array in zip(parts.items(), arrays, strict=True):
         if array is not None and _length(array) != _length(x):
-            raise check.fail(
+            raise check.error(
                 f"`{name}` must have one entry for each of the {_length(x)} samples of `x`.",
                 f"samples of {name}",
                 _length(array),
@@ -162,13 +162,13 @@ def as_arrays(x: Any, name: str = "x") -> Any:
     try:
         arrays = keras.tree.map_structure(_as_array, x)
     except (TypeError, ValueError) as error:
-        raise check.fail(expected, name, type(x)) from error
+        raise check.error(expected, name, type(x)) from error
     leaves = keras.tree.flatten(arrays)
     if not leaves or any(_is_of_objects(leaf) or leaf.ndim == 0 for leaf in leaves):
-        raise check.fail(expected, name, type(x))
+        raise check.error(expected, name, type(x))
     if len({len(leaf) for leaf in leaves}) != 1 or len(leaves[0]) == 0:
         shapes = [leaf.shape for leaf in leaves]
-        raise check.fail(
+        raise check.error(
             f"The arrays of `{name}` must have the same number of samples, at least one.",
             name,
             shapes,

@@ -4,7 +4,7 @@ import time
 
 import keras
 
-from keras_gbr import _validation as check
+from keras_gbr import _checks as check
 
 # Seconds after which a progress bar appears.
 _PATIENCE = 2.0
@@ -60,4 +60,4 @@ def check_verbose(verbose: str | int) -> None:
         ValueError: `verbose` is not "auto", 0 or 1.
     """
     if verbose not in ("auto", 0, 1):
-        raise check.fail("`verbose` must be 'auto', 0 or 1.", "verbose", verbose)
+        raise check.error("`verbose` must be 'auto', 0 or 1.", "verbose", verbose)

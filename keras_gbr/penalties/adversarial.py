@@ -7,13 +7,13 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_gbr import _validation as check
-from keras_gbr.forward_pass import ForwardPass
+from keras_gbr import _checks as check
+from keras_gbr.maths.gradient_norms import check_norm, steepest_steps
+from keras_gbr.maths.precision import at_least_float32
 from keras_gbr.penalties.base import InputPenalty
-from keras_gbr.penalties.live import LiveNumber
-from keras_gbr.penalties.sample_values import SampleValues
-from keras_gbr.penalties.steepest import check_norm, steepest_steps
-from keras_gbr.precision import at_least_float32
+from keras_gbr.penalties.forward_pass import ForwardPass
+from keras_gbr.penalties.live_numbers import LiveNumber
+from keras_gbr.penalties.output_functions import SampleValues
 
 
 @keras.saving.register_keras_serializable("keras_gbr")

@@ -9,9 +9,9 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_gbr import _validation as check
-from keras_gbr.forward_pass import ForwardPass
-from keras_gbr.penalties.live import LiveNumber
+from keras_gbr import _checks as check
+from keras_gbr.penalties.forward_pass import ForwardPass
+from keras_gbr.penalties.live_numbers import LiveNumber
 
 
 def _weight(name: str, value: Any) -> float | LearningRateSchedule:
@@ -80,14 +80,14 @@ class Penalty:
     ) -> None:
         self.weight = weight
         if name is not None and not (isinstance(name, str) and name):
-            raise check.fail("`name` must be a non-empty string or None.", "name", name)
+            raise check.error("`name` must be a non-empty string or None.", "name", name)
         self.name = name or self.default_name
         self.interval = check.integer("interval", interval)
         self.fraction = check.number("fraction", fraction, exclusive=True)
         if self.fraction > 1:
-            raise check.fail("`fraction` must be in (0, 1].", "fraction", fraction)
+            raise check.error("`fraction` must be in (0, 1].", "fraction", fraction)
         if not (at is None or isinstance(at, keras.Layer) or (isinstance(at, str) and at)):
-            raise check.fail(
+            raise check.error(
                 "`at` must be a layer, its name or path, the name of an input, or None.", "at", at
             )
         self.at = at
@@ -117,7 +117,7 @@ class Penalty:
         """Refuses to change a live number of a compiled penalty to or from a schedule."""
         held = vars(self).get(name)
         if self._fixed and isinstance(held, float) != isinstance(value, float):
-            raise check.fail(
+            raise check.error(
                 f"`{name}` of a compiled penalty stays a number, or stays a schedule. Compile the "
                 f"model with another penalty. It was {held!r}.",
                 name,

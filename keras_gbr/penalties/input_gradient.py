@@ -6,13 +6,19 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_gbr import _validation as check
+from keras_gbr import _checks as check
 from keras_gbr import backend
-from keras_gbr.forward_pass import ForwardPass, squared_norms
+from keras_gbr.maths.gradient_norms import (
+    DUAL,
+    check_norm,
+    gradient_norms,
+    squared_norms,
+    steepest_steps,
+)
+from keras_gbr.maths.precision import at_least_float32
 from keras_gbr.penalties.base import InputPenalty
-from keras_gbr.penalties.sample_values import OF, SampleValues
-from keras_gbr.penalties.steepest import DUAL, check_norm, gradient_norms, steepest_steps
-from keras_gbr.precision import at_least_float32
+from keras_gbr.penalties.forward_pass import ForwardPass
+from keras_gbr.penalties.output_functions import OF, SampleValues
 
 METHODS = ("double_backprop", "finite_difference")
 

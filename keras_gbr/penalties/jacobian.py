@@ -8,13 +8,14 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_gbr import _validation as check
+from keras_gbr import _checks as check
 from keras_gbr import backend
-from keras_gbr.forward_pass import ForwardPass, squared_norms
-from keras_gbr.gaussian import normal
-from keras_gbr.output_probabilities import activated, probabilities
+from keras_gbr.maths.gradient_norms import squared_norms
+from keras_gbr.maths.precision import at_least_float32
+from keras_gbr.maths.random_normal import normal
 from keras_gbr.penalties.base import InputPenalty
-from keras_gbr.precision import at_least_float32
+from keras_gbr.penalties.forward_pass import ForwardPass
+from keras_gbr.penalties.output_probabilities import activated, probabilities
 
 OF = ("output", "probabilities", "softmax", "sigmoid")
 # More than the draws of a step: where those of the next replica begin.

@@ -6,9 +6,9 @@ import keras
 from keras import ops
 
 from keras_gbr import backend
-from keras_gbr.forward_pass import ForwardPass
+from keras_gbr.maths.precision import at_least_float32
 from keras_gbr.penalties.base import Penalty
-from keras_gbr.precision import at_least_float32
+from keras_gbr.penalties.forward_pass import ForwardPass
 
 
 @keras.saving.register_keras_serializable("keras_gbr")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from keras_gbr import _validation as check
+from keras_gbr import _checks as check
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ def check_axes(ax: Any) -> None:
             "install keras_gbr with its extra `plots`."
         ) from error
     if ax is not None and not isinstance(ax, Axes):
-        raise check.fail(
+        raise check.error(
             "`ax` must be a matplotlib Axes, or None for a new figure. "
             "`pyplot.subplots(rows, columns)` returns an array of them: pass one.",
             "ax",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_gbr import _validation as check
+from keras_gbr import _checks as check
 from keras_gbr import measures
 from keras_gbr.plots import canvas
 
@@ -47,7 +47,7 @@ def kernel_norms(
     canvas.check_axes(ax)
     table = models if isinstance(models, Mapping) else {"": models}
     if not table:
-        raise check.fail("`models` must hold a model.", "models", models)
+        raise check.error("`models` must hold a model.", "models", models)
     norms = {str(label): _norms(model) for label, model in table.items()}
     names = list(dict.fromkeys(name for of_model in norms.values() for name in of_model))
     thickness = _FILLED / len(norms)
@@ -70,5 +70,5 @@ def kernel_norms(
 def _norms(model: keras.Model) -> dict[str, float]:
     norms = measures.kernel_norms(model)
     if not norms:
-        raise check.fail("The models must have a layer with a kernel.", "model", model)
+        raise check.error("The models must have a layer with a kernel.", "model", model)
     return norms

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gbr import _validation as check
+from keras_gbr import _checks as check
 from keras_gbr import backend
-from keras_gbr.forward_pass import ForwardPass
+from keras_gbr._keras.layer_tree import check_built
+from keras_gbr.penalties.forward_pass import ForwardPass
 from keras_gbr.plots import canvas
-from keras_gbr.structure import check_built
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,7 +110,7 @@ def loss_plane(
     seed = check.integer("seed", seed, minimum=0)
     check_built(model)
     if not model.compiled or model.loss is None:
-        raise check.fail(
+        raise check.error(
             "`model` must be compiled with a loss: `model.compile(loss=...)`.",
             "loss",
             getattr(model, "loss", None),
@@ -131,16 +131,16 @@ def _one_sample(x: Any, y: Any) -> tuple[np.ndarray, Any]:
         x = np.asarray(x)
         y = keras.tree.map_structure(np.asarray, y)
     except (TypeError, ValueError) as error:
-        raise check.fail(expected.format("x", "x"), "x, y", (type(x), type(y))) from error
+        raise check.error(expected.format("x", "x"), "x, y", (type(x), type(y))) from error
     if x.dtype.kind != "f" or x.ndim < 2 or len(x) != 1:
-        raise check.fail(
+        raise check.error(
             f"{expected.format('x', 'x')} Its numbers must be floating-point.",
             "x",
             (x.shape, x.dtype.name),
         )
     labels = keras.tree.flatten(y)
     if any(leaf.dtype == object or leaf.shape[:1] != (1,) for leaf in labels):
-        raise check.fail(expected.format("y", "y"), "y", [leaf.shape for leaf in labels])
+        raise check.error(expected.format("y", "y"), "y", [leaf.shape for leaf in labels])
     return x.astype(keras.config.floatx()), y
 
 
@@ -150,7 +150,7 @@ def _gradient_direction(model: keras.Model, x: np.ndarray, y: Any) -> np.ndarray
     gradient = ops.convert_to_numpy(gradient).astype("float64")
     length = np.linalg.norm(gradient)
     if not (np.isfinite(length) and length > 0):
-        raise check.fail(
+        raise check.error(
             "The gradient of the loss at `x` must be finite and not zero: without it there is "
             "no direction. Take another input.",
             "norm of the gradient",
@@ -161,7 +161,7 @@ def _gradient_direction(model: keras.Model, x: np.ndarray, y: Any) -> np.ndarray
 
 def _orthogonal_direction(u: np.ndarray, seed: int) -> np.ndarray:
     if u.size < 2:
-        raise check.fail("An input of one number has no second direction.", "x", u.shape)
+        raise check.error("An input of one number has no second direction.", "x", u.shape)
     v = np.random.default_rng(seed).standard_normal(u.shape)
     v -= np.sum(u * v) * u
     return v / np.linalg.norm(v)

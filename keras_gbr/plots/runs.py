@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gbr import _validation as check
+from keras_gbr import _checks as check
 
 # A run: the lists of `History.history`, or the columns of a file by `CSVLogger`.
 Run = Mapping[str, Any]
@@ -35,10 +35,10 @@ def as_runs(runs: Any) -> dict[str, Run]:
     elif isinstance(runs, Mapping) and runs:
         table = {_label(key): run for key, run in runs.items()}
     else:
-        raise check.fail(_EXPECTED, "runs", runs)
+        raise check.error(_EXPECTED, "runs", runs)
     for label, run in table.items():
         if not _is_run(run):
-            raise check.fail(_EXPECTED, f"runs[{label!r}]", run)
+            raise check.error(_EXPECTED, f"runs[{label!r}]", run)
     return {
         label: {"epoch": run.epoch, **run.history} if _is_history(run) else run
         for label, run in table.items()
@@ -62,11 +62,11 @@ def values_by_epoch(label: str, run: Run, metric: str) -> tuple[np.ndarray, np.n
     name = f"runs[{label!r}]" if label else "runs"
     if metric not in run:
         there = ", ".join(repr(key) for key in run if key != "epoch") or "nothing"
-        raise check.fail(f"`{name}` has no {metric!r}. It has {there}.", "metric", metric)
+        raise check.error(f"`{name}` has no {metric!r}. It has {there}.", "metric", metric)
     values = _numbers(name, metric, run[metric])
     epochs = _numbers(name, "epoch", run["epoch"]) if "epoch" in run else np.arange(len(values))
     if len(epochs) != len(values):
-        raise check.fail(
+        raise check.error(
             f"`{name}[{metric!r}]` must have a value for each epoch; nan where there is none.",
             "values, epochs",
             (len(values), len(epochs)),
@@ -91,7 +91,7 @@ def _label(key: Any) -> str:
         return str(key)
     if isinstance(key, str) and key:
         return key
-    raise check.fail("The labels of `runs` must be strings or numbers.", "label", key)
+    raise check.error("The labels of `runs` must be strings or numbers.", "label", key)
 
 
 def _numbers(name: str, metric: str, values: Any) -> np.ndarray:
@@ -102,7 +102,7 @@ def _numbers(name: str, metric: str, values: Any) -> np.ndarray:
     except (TypeError, ValueError):
         array = np.empty(0)
     if array.ndim != 1 or not len(array):
-        raise check.fail(
+        raise check.error(
             f"`{name}[{metric!r}]` must be a number for each epoch.", metric, values
         ) from None
     return array

@@ -8,12 +8,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gbr._keras.layer_tree import check_built
 from keras_gbr.kernels import check_start, kernels_of
-from keras_gbr.layers import ENC, Regularized, check_shape
-from keras_gbr.model import GBRMixin, GBRModel
+from keras_gbr.layers.equal_norm import ENC, check_shape
+from keras_gbr.layers.regularized import Regularized
+from keras_gbr.layers.reparametrized import Reparametrized
 from keras_gbr.regularizers import resolved
-from keras_gbr.structure import check_built
-from keras_gbr.surgery.copies import clone
+from keras_gbr.surgery.clone import clone
 from keras_gbr.surgery.rebuild import rebuilt
 from keras_gbr.surgery.selection import (
     LayerChange,
@@ -22,7 +23,7 @@ from keras_gbr.surgery.selection import (
     selected,
     undeclared,
 )
-from keras_gbr.wrapping import Reparametrized
+from keras_gbr.training.model import GBRMixin, GBRModel
 
 # Outputs this much smaller, at most, are said to vanish.
 _VANISHING = 1e-6

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_gbr._keras.transparent import Transparent
 from keras_gbr.surgery.state import children
-from keras_gbr.wrapping import Transparent
 
 SIMPLE = (bool, int, float, str, type(None))
 KNOWN = ("keras", "keras_gbr")

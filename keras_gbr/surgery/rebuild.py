@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import keras
 
-from keras_gbr import _validation as check
-from keras_gbr.structure import check_built, is_graph
+from keras_gbr import _checks as check
+from keras_gbr._keras.layer_tree import check_built, is_graph
 from keras_gbr.surgery import subclassed
-from keras_gbr.surgery.copies import clone, same_operation
+from keras_gbr.surgery.clone import clone, same_operation
 from keras_gbr.surgery.state import copy_own_state, copy_state
 
 # Takes a layer of the old model. Gives the one to put in its place, and which part of that
@@ -90,7 +90,7 @@ class _Rebuild:
         for variable in layer.variables:
             owner = self.owners.setdefault(id(variable), layer)
             if owner is not layer:
-                raise check.fail(
+                raise check.error(
                     f"Layers {owner.name!r} and {layer.name!r} must not hold the same variable "
                     f"{variable.path!r}: their copies would each get one of their own. Build "
                     "the model with one of the two in code.",

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_gbr import _validation as check
+from keras_gbr import _checks as check
 from keras_gbr.kernels import kernels_of, undeclared_weights
 
 Layers = Callable[[keras.Layer], bool] | str | Sequence[str] | None
@@ -104,7 +104,7 @@ def selected(
     else:
         chosen = _named(places, layers)
     if layers is not None and not chosen:
-        raise check.fail("`layers` must choose a layer with a kernel.", "layers", layers)
+        raise check.error("`layers` must choose a layer with a kernel.", "layers", layers)
     for place in chosen:
         _check(place, takes)
     return chosen
@@ -129,7 +129,7 @@ def _walk(model: keras.Model, prefix: str) -> Iterator[tuple[str, keras.Layer]]:
 def _named(places: list[Place], layers: Any) -> list[Place]:
     names = [layers] if isinstance(layers, str) else layers
     if not isinstance(names, (list, tuple, set)) or not all(isinstance(n, str) for n in names):
-        raise check.fail(
+        raise check.error(
             "`layers` must be a function of a layer, a name or a list of names.", "layers", layers
         )
     chosen = [place for place in places if any(_answers(place, name) for name in names)]
@@ -147,7 +147,7 @@ def _answers(place: Place, name: str) -> bool:
 def _no_such(places: list[Place], name: str) -> ValueError:
     known = [path for place in places if place.has_kernels for path in place.paths]
     near = check.closest(name, [*known, *(path.rsplit("/", 1)[-1] for path in known)])
-    return check.fail(
+    return check.error(
         "`layers` must name layers with a kernel. Near that are "
         f"{check.quoted(near) if near else 'none in this model'}.",
         "layers",
@@ -159,7 +159,7 @@ def _check(place: Place, takes: Callable[[keras.Layer], bool]) -> None:
     if place.refusal is not None:
         raise cannot_change(place, place.refusal) from place.refusal
     if not takes(place.layer):
-        raise check.fail(
+        raise check.error(
             f"Layer {place.paths[0]!r} must not be wrapped already, nor hold a wrapped one: one "
             "function of the kernel at a time. Leave it out with `layers=`.",
             "layer",

@@ -7,9 +7,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gbr import _validation as check
+from keras_gbr import _checks as check
+from keras_gbr._keras.transparent import Transparent
 from keras_gbr.kernels import kernels_of
-from keras_gbr.wrapping import Reparametrized, Transparent
+from keras_gbr.layers.reparametrized import Reparametrized
 
 
 def copy_state(source: keras.Layer, target: keras.Layer) -> None:
@@ -89,7 +90,7 @@ def _aligned(layer: keras.Layer, old: Sequence[Any], new: Sequence[Any]) -> list
 
 
 def _unlike(layer: keras.Layer, expected: Any, found: Any) -> ValueError:
-    return check.fail(
+    return check.error(
         f"The configuration of layer {layer.name!r} must describe all of it: a copy that was "
         f"made from `get_config()` has {found} in place of {expected}. Complete `get_config()`.",
         "layer",

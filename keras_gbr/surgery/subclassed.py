@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_gbr import _validation as check
+from keras_gbr import _checks as check
 
 Replace = Callable[[keras.Layer], keras.Layer]
 
@@ -18,7 +18,7 @@ def check_class(model: keras.Model) -> None:
         ValueError: `model` is one.
     """
     if isinstance(model, (keras.Function, keras.Sequential)):
-        raise check.fail(
+        raise check.error(
             f"Model {model.name!r} must not have both a graph of layers and a `call` of its own, "
             "which the graph does not show. Without that `call` it is "
             "`keras.Model(model.input, model.output)`.",
@@ -56,7 +56,7 @@ def swapped(old: keras.Model, new: keras.Model, replace: Replace) -> keras.Model
         build_like(old, new)
     expected = {id(replaced.get(id(layer))) for layer in old._layers}
     if expected != {id(layer) for layer in new._layers}:
-        raise check.fail(
+        raise check.error(
             f"Model {old.name!r} must create its layers in its constructor and keep them in "
             "attributes, or in lists and dicts there: only so can they be replaced. Write the "
             "layers into the code of the model instead.",
@@ -80,7 +80,7 @@ def build_like(old: keras.Model, new: keras.Model) -> None:
 
 def cannot_build(layer: keras.Layer) -> ValueError:
     """The error for a layer that Keras cannot build from the shapes that it has noted."""
-    return check.fail(
+    return check.error(
         f"Layer {layer.name!r} cannot be built from the shapes that Keras noted when it was "
         "built. Give its class a `build(input_shape)`, or the model `get_build_config()` and "
         "`build_from_config()`.",

@@ -7,8 +7,7 @@ from keras_gbr.backend.jax.autodiff import (
     require_second_derivatives,
 )
 from keras_gbr.backend.jax.devices import on_accelerator
-from keras_gbr.backend.jax.training import Trainer, jit_compile
-from keras_gbr.backend.single import (
+from keras_gbr.backend.one_replica import (
     current_trace,
     held_numbers,
     num_replicas,
@@ -17,11 +16,9 @@ from keras_gbr.backend.single import (
 )
 
 __all__ = [
-    "Trainer",
     "compiled",
     "current_trace",
     "held_numbers",
-    "jit_compile",
     "num_replicas",
     "on_accelerator",
     "record",

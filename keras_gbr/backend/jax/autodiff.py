@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import keras
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
-from keras_gbr.backend.masks import mask_of, with_mask
-from keras_gbr.sandbox import Sandbox
+from keras_gbr._keras.masks import mask_of, with_mask
+from keras_gbr._keras.stateless import Sandbox
 
 
 def record(
@@ -56,7 +56,7 @@ def record(
 def repeatable(variables: Iterable[keras.Variable]) -> Iterator[Callable[[Any], Sandbox]]:
     """Notes what variables are before a pass inside assigns them, to run the same pass again.
 
-    See `keras_gbr.backend.in_place.repeatable`. Arrays never change, so none is copied.
+    See `keras_gbr.backend.assigned_in_place.repeatable`. Arrays never change, so none is copied.
     """
     before = [(variable, variable.value) for variable in variables]
     yield lambda values: Sandbox([*values, *before])

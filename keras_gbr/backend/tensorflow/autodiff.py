@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_gbr.backend.tensorflow.mends import TwiceDifferentiable
+from keras_gbr.backend.tensorflow.corrected_gradients import TwiceDifferentiable
 from keras_gbr.backend.tensorflow.paths import require_independence
 
 

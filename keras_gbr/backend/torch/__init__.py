@@ -1,7 +1,7 @@
 """PyTorch."""
 
-from keras_gbr.backend.in_place import repeatable
-from keras_gbr.backend.single import (
+from keras_gbr.backend.assigned_in_place import repeatable
+from keras_gbr.backend.one_replica import (
     current_trace,
     held_numbers,
     num_replicas,
@@ -10,14 +10,11 @@ from keras_gbr.backend.single import (
 )
 from keras_gbr.backend.torch.autodiff import compiled, record, require_second_derivatives
 from keras_gbr.backend.torch.devices import on_accelerator
-from keras_gbr.backend.torch.training import Trainer, jit_compile
 
 __all__ = [
-    "Trainer",
     "compiled",
     "current_trace",
     "held_numbers",
-    "jit_compile",
     "num_replicas",
     "on_accelerator",
     "record",

@@ -9,7 +9,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from keras_gbr.backend.masks import mask_of, with_mask
+from keras_gbr._keras.masks import mask_of, with_mask
 
 
 class MissingSecondDerivativeError(ValueError):

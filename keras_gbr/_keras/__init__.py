@@ -1,0 +1,1 @@
+"""Everything that touches what Keras does not make public."""

@@ -1,0 +1,122 @@
+"""Reaches a tensor inside a model: what a layer gives to the layers after it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from keras_gbr import _checks as check
+from keras_gbr._keras.patching import replaced
+from keras_gbr._keras.transparent import Transparent
+from keras_gbr.maths.precision import is_float
+
+
+def layer_at(model: keras.Model, at: str | keras.Layer) -> keras.Layer:
+    """The layer of a model, at any depth, that `at=` stands for.
+
+    A wrapper of this package has the name of the layer inside it; the name means the wrapper.
+
+    Args:
+        model: The model.
+        at: The layer, or its name, or its path: the names of what it is in before its own.
+
+    Raises:
+        ValueError: There is none, or more than one, of that name.
+    """
+    paths = dict(_paths(model, ""))
+    if isinstance(at, keras.Layer):
+        if not any(layer is at for layer in paths.values()):
+            raise check.error(f"`at` must be a layer of model {model.name!r}.", "at", at)
+        return at
+    found = {path: layer for path, layer in paths.items() if f"/{path}".endswith(f"/{at}")}
+    layers = list({id(layer): layer for layer in found.values()}.values())
+    if len(layers) == 1:
+        return layers[0]
+    if layers:
+        expected = (
+            f"`at` must name one layer of model {model.name!r}; {len(layers)} have this name. "
+            f"Give the layer itself, or one of the paths {check.quoted(found)}."
+        )
+    else:
+        near = check.closest(at, [*paths, *(path.rsplit("/", 1)[-1] for path in paths)])
+        expected = (
+            f"`at` must name a layer or an input of model {model.name!r}. Near that are "
+            f"{check.quoted(near)}."
+        )
+    raise check.error(expected, "at", at)
+
+
+def _paths(layer: keras.Layer, prefix: str) -> Iterator[tuple[str, keras.Layer]]:
+    """The layers inside of a model with their paths; a name of a wrapper and its layer is its."""
+    for child in layer.layers if isinstance(layer, keras.Model) else layer._layers:
+        path = prefix + child.name
+        yield path, child
+        inner = child
+        while isinstance(inner, Transparent):
+            inner = inner.layer
+            if inner.name != child.name:
+                yield f"{path}/{inner.name}", inner
+        yield from _paths(inner, f"{path}/")
+
+
+def input_index(model: keras.Model, x: Any, at: Any) -> int | None:
+    """Which of several inputs `at=` names, by its place in the flat inputs; `None` if none.
+
+    Args:
+        model: The model.
+        x: The inputs of a batch: a tensor, or a list or dict of them.
+        at: As `layer_at`; or the key in a dict of inputs, or the name of a `keras.Input`.
+    """
+    name = at.name if isinstance(at, keras.layers.InputLayer) else at
+    if isinstance(name, keras.Layer):
+        return None
+    paths = [path for path, leaf in keras.tree.flatten_with_path(x) if leaf is not None]
+    names = ["/".join(map(str, path)) for path in paths]
+    if not isinstance(x, dict):
+        names = [tensor.name for tensor in getattr(model, "inputs", None) or ()]
+    return names.index(name) if name in names else None
+
+
+def require_batched(at: Any, tensor: Any, batch: Any) -> None:
+    """Refuses a tensor inside of a model whose first axis is not that of the batch.
+
+    Args:
+        at: As `layer_at`, for the message.
+        tensor: What the layer gives.
+        batch: An input of the model.
+
+    Raises:
+        ValueError: It has another length there.
+    """
+    rows, size = (tuple(each.shape)[:1] or (0,) for each in (tensor, batch))
+    if rows != size and (rows[0] in (0, 1) or None not in (rows[0], size[0])):
+        raise check.error(
+            "`at` must name a layer whose output has the samples of the batch along its first "
+            f"axis, {size[0] or 'as many as there are'} of them: gradients are taken for each "
+            f"sample. The layer {getattr(at, 'name', at)!r} has no such output; name one after it.",
+            "shape of its output",
+            tuple(tensor.shape),
+        )
+
+
+@contextmanager
+def replaced_outputs(layer: keras.Layer, replace: Callable[[Any], Any]) -> Iterator[None]:
+    """Puts a function between a layer and what comes after it, in this thread.
+
+    Args:
+        layer: The layer. Its mask and losses stay as they are.
+        replace: Takes a floating-point output of the layer and returns a tensor like it. Called
+            for each of them, in the order in which they are computed.
+    """
+    call = layer.call
+
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        return keras.tree.map_structure(
+            lambda leaf: replace(leaf) if is_float(leaf) else leaf,
+            call(*args, **kwargs),
+            none_is_leaf=False,
+        )
+
+    with replaced(layer, {"call": hooked}):
+        yield

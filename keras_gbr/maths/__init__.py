@@ -1,0 +1,1 @@
+"""Pure functions of kernels and gradients, as the papers give them."""

@@ -1,0 +1,172 @@
+"""Recognising a chain of dense layers: the networks that the bounds of the theory are about."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_gbr import _checks as check
+from keras_gbr._keras.layer_tree import check_built, is_graph
+from keras_gbr._keras.transparent import Transparent
+from keras_gbr.kernels import CONVOLUTIONS, check_plain
+from keras_gbr.layers.reparametrized import Reparametrized
+
+# Layers that at inference pass every number on, if perhaps to another place.
+REARRANGING = (
+    *(layers.Flatten, layers.Reshape, layers.Permute, layers.Identity, layers.InputLayer),
+    *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
+    *(layers.AlphaDropout, layers.GaussianDropout, layers.GaussianNoise),
+    layers.ActivityRegularization,
+)
+# Layers that are an activation; each works on one sample alone.
+ACTIVATIONS = (
+    *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU),
+    layers.Softmax,
+)
+_SCALING = (
+    *(layers.BatchNormalization, layers.LayerNormalization, layers.GroupNormalization),
+    *(layers.UnitNormalization, layers.RMSNormalization, layers.Normalization),
+    *(layers.SpectralNormalization, layers.Rescaling),
+)
+_REASONS: list[tuple[Any, str]] = [
+    (
+        CONVOLUTIONS,
+        "its matrix is the unrolled convolution, which its kernel does not stand for: every "
+        "entry is used in many places",
+    ),
+    (_SCALING, "it scales by numbers that are in no kernel"),
+    (layers.Dense, "it computes something of its own in `call`"),
+    (layers.Wrapper, "what it does to the layer inside is not known"),
+    (keras.Model, "its `call` does not show which layers follow each other"),
+    (keras.Layer, "it is not known as dense, as an activation or as rearranging its input"),
+    (object, "it is an operation and not a layer"),
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """A layer of a chain.
+
+    Attributes:
+        path: Its name, after those of the nested models that it is in.
+        layer: The layer, without a wrapper.
+        kernel: `None`, or of a dense layer the kernel `(inputs, units)` that it computes with.
+    """
+
+    path: str
+    layer: keras.Layer
+    kernel: Any = None
+
+    @property
+    def is_dense(self) -> bool:
+        return self.kernel is not None
+
+
+def dense_chain(model: keras.Model) -> list[Link]:
+    """The layers of a model that is a chain of dense layers, in the order they compute in.
+
+    Between the dense layers, bare or in wrappers of this package, there may be activations and
+    layers that rearrange their input, or are not active at inference.
+
+    Args:
+        model: A built model.
+
+    Returns:
+        `Link`s, at least one of them dense.
+
+    Raises:
+        ValueError: The model is not built or is no such chain.
+    """
+    check_built(model)
+    links = [_link(path, layer) for path, layer in _layers(model, "")]
+    shape = getattr(model, "input_shape", None)
+    if shape is None or not any(link.is_dense for link in links):
+        raise check.error(
+            "This holds for a chain of Dense layers. The model must have a dense layer and an "
+            "input of a known shape.",
+            "model",
+            model,
+        )
+    for link in links:
+        if link.is_dense and len(shape) != 2:
+            reason = "it is applied at many places of its input, with one kernel for all"
+            raise refused(link.path, link.layer, reason, "Put a Flatten before it.")
+        shape = link.layer.compute_output_shape(shape)
+    return links
+
+
+def refused(path: str, layer: Any, reason: str, way_out: str = "") -> ValueError:
+    """The error for a layer that breaks what holds for chains of dense layers."""
+    way_out = way_out or (
+        "Build a model of those layers that are such a chain; `measures.gbr` takes any model."
+    )
+    return check.error(
+        f"This holds for a chain of Dense layers, and layer {path!r} breaks it: {reason}. "
+        f"{way_out}",
+        "layer",
+        type(layer).__name__,
+    )
+
+
+def _layers(model: keras.Model, prefix: str) -> Iterator[tuple[str, Any]]:
+    """The layers of a model and of those in it, with their paths."""
+    for operation in _operations(model, prefix):
+        path = prefix + operation.name
+        while isinstance(operation, Transparent) and not isinstance(operation, Reparametrized):
+            operation = operation.layer
+        if isinstance(operation, keras.Model) and is_graph(operation):
+            yield from _layers(operation, f"{path}/")
+        else:
+            yield path, operation
+
+
+def _operations(model: keras.Model, prefix: str) -> list[Any]:
+    if not is_graph(model):
+        raise refused(prefix + model.name, model, _reason(model))
+    if isinstance(model, keras.Sequential):
+        return model.layers
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise refused(prefix + model.name, model, "it has several inputs or outputs")
+    found = []
+    tensor = model.outputs[0]
+    while tensor is not model.inputs[0]:
+        operation, node_index, _ = tensor._keras_history
+        node = operation._inbound_nodes[node_index]
+        broken = _broken(node)
+        if broken:
+            raise refused(prefix + operation.name, operation, broken)
+        found.append(operation)
+        (tensor,) = node.input_tensors
+    return found[::-1]
+
+
+def _broken(node: Any) -> str:
+    """Why a call of a layer is no link of a chain, empty if it is."""
+    if not node.input_tensors:
+        return "it does not depend on the input"
+    if len(node.input_tensors) > 1:
+        return "it joins branches"
+    return "it is called with `training=True`" if node.arguments.kwargs.get("training") else ""
+
+
+def _link(path: str, layer: Any) -> Link:
+    kernel = None
+    if isinstance(layer, Reparametrized):
+        kernel, layer = layer.kernels, layer.layer
+        while isinstance(layer, Transparent):
+            layer = layer.layer
+        # A wrapper of something else than a dense layer is refused as what it wraps.
+        kernel = next(iter(kernel.values()))
+    if isinstance(layer, layers.Dense) and type(layer).call is layers.Dense.call:
+        check_plain(layer)
+        return Link(path, layer, layer.kernel if kernel is None else kernel)
+    # Not of a class derived from one: it may do something else.
+    if type(layer) not in (*REARRANGING, *ACTIVATIONS):
+        raise refused(path, layer, _reason(layer))
+    return Link(path, layer)
+
+
+def _reason(layer: Any) -> str:
+    return next(reason for kinds, reason in _REASONS if isinstance(layer, kinds))

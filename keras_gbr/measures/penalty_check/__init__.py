@@ -1,0 +1,1 @@
+"""Whether a penalty and its gradient are right for a model."""

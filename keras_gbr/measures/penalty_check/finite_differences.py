@@ -1,0 +1,184 @@
+"""The slopes of a penalty along changes of the weights."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gbr import backend
+from keras_gbr.measures.penalty_check.differences import (
+    NOISE_POINTS,
+    Measured,
+    float64,
+    norm,
+    sharpest,
+    step_for,
+    unit,
+)
+from keras_gbr.measures.penalty_check.report import Comparison
+from keras_gbr.penalties import Penalty
+from keras_gbr.penalties.forward_pass import ForwardPass
+
+# The distance of points on the line that rounding is estimated on, as a part of a step.
+_NOISE_PART = 1 / 512
+
+
+class Slopes:
+    """The slopes of one penalty on one batch, by its gradient and by differences.
+
+    Args:
+        model: The model.
+        penalty: The penalty.
+        batch: Inputs, labels and weights of the samples.
+        restore: Brings the model back to the state that every evaluation starts from.
+    """
+
+    def __init__(
+        self, model: keras.Model, penalty: Penalty, batch: Any, restore: Callable[[], None]
+    ) -> None:
+        self.restore, self.reason = restore, ""
+        self.weights = model.trainable_weights
+        constants = keras.tree.map_structure(
+            ops.stop_gradient,
+            penalty.constants(_forward_pass(model, penalty, batch)),
+            none_is_leaf=False,
+        )
+
+        def current() -> Any:
+            return value(model, penalty, batch, constants)
+
+        def gradients() -> list[Any]:
+            total, _, gradients_of = backend.record(
+                lambda inputs, watch: current(),
+                [],
+                parameters=self.weights,
+                layers=model._flatten_layers(),
+            )
+            self.reason = "" if model.run_eagerly else _missing_second_derivative(total, model)
+            found = gradients_of(lambda total: total, self.weights, strict=False)
+            return [
+                ops.zeros_like(weight.value) if gradient is None else gradient
+                for weight, gradient in zip(self.weights, found, strict=True)
+            ]
+
+        def compiled(function: Callable[[], Any]) -> Callable[[], Any]:
+            return function if model.run_eagerly else backend.compiled(function, model)
+
+        self._function = compiled(current)
+        restore()
+        try:
+            found = compiled(gradients)()
+        except LookupError as error:
+            raise ValueError(
+                f"Penalty {penalty.name!r} has no gradient with this model: an operation of it "
+                f"has no second derivative. Received: {error}"
+            ) from error
+        self.gradients = {
+            id(weight): float64(gradient)
+            for weight, gradient in zip(self.weights, found, strict=True)
+        }
+        restore()
+        self.values = {id(weight): float64(weight) for weight in self.weights}
+
+    def choose_step(self, step: float | None, epsilon: float, rng: np.random.Generator) -> None:
+        """Sets the step of the differences from the rounding of the values.
+
+        Args:
+            step: The step, if it is given.
+            epsilon: The spacing of numbers at 1 in the precision of the model.
+            rng: Draws the line.
+        """
+        nominal = epsilon ** (1 / 3) if step is None else step
+        line = [
+            np.linalg.norm(self.values[id(weight)]) * each
+            for weight in self.weights
+            for each in unit([rng.standard_normal(tuple(weight.shape))])
+        ]
+        positions = nominal * _NOISE_PART * np.arange(NOISE_POINTS)
+        values = [self._at(self.weights, line, position)[0] for position in positions]
+        self.rounding, self.step = step_for(values, epsilon, step)
+
+    def compared(
+        self, penalty: str, path: str, variables: list[Any], rng: np.random.Generator, count: int
+    ) -> Comparison:
+        """The slopes by the variables of a layer, where they differ most.
+
+        Args:
+            penalty: Name of the penalty.
+            path: Path of the layer.
+            variables: Its trainable variables.
+            rng: Draws the random directions.
+            count: Number of random directions.
+        """
+        gradient = [self.gradients[id(variable)] for variable in variables]
+        directions = [unit([rng.standard_normal(g.shape) for g in gradient]) for _ in range(count)]
+        if norm(gradient) > 0:
+            directions.insert(0, unit(gradient))
+        length = norm([self.values[id(variable)] for variable in variables]) or 1.0
+        found = [self._sharpest(variables, direction, length) for direction in directions]
+        rows = [Comparison(penalty, path, *each[:3], each.error) for each in found]
+        # NaN is the largest error.
+        return max(rows, key=lambda row: (math.isnan(row.error), row.error, -row.noise))
+
+    def _sharpest(
+        self, variables: list[Any], direction: list[np.ndarray], length: float
+    ) -> Measured:
+        gradient = [self.gradients[id(variable)] for variable in variables]
+        # A random direction may be at right angles to the gradient: then this is its scale.
+        typical = norm(gradient) / math.sqrt(sum(g.size for g in gradient))
+        step = self.step * length
+        return sharpest(
+            lambda step: self._slopes(variables, direction, step), step, self.rounding, typical
+        )
+
+    def _slopes(
+        self, variables: list[Any], direction: list[np.ndarray], step: float
+    ) -> tuple[float, float]:
+        """The slope along a direction by a central difference, and by the gradient."""
+        high, above = self._at(variables, direction, step)
+        low, below = self._at(variables, direction, -step)
+        # By what the weights were changed, not by what they should: they are rounded.
+        rise = sum(
+            np.sum(self.gradients[id(variable)] * (upper - lower))
+            for variable, upper, lower in zip(variables, above, below, strict=True)
+        )
+        return (high - low) / (2 * step), float(rise) / (2 * step)
+
+    def _at(
+        self, variables: list[Any], direction: list[np.ndarray], step: float
+    ) -> tuple[float, list[np.ndarray]]:
+        """The value of the penalty a step away, and the weights there."""
+        self.restore()
+        for variable, change in zip(variables, direction, strict=True):
+            moved = self.values[id(variable)] + step * change
+            variable.assign(ops.convert_to_tensor(moved, variable.dtype))
+        weights = [float64(variable) for variable in variables]
+        return float(ops.convert_to_numpy(self._function())), weights
+
+
+def value(model: keras.Model, penalty: Penalty, batch: Any, constants: Any) -> Any:
+    """The unweighted value of a penalty on a batch, a scalar, in training mode."""
+    forward = _forward_pass(model, penalty, batch)
+    arguments = {} if constants is None else {"constants": constants}
+    value = penalty(forward, **arguments)
+    return forward.sample_mean(value) if len(value.shape) else value
+
+
+def _forward_pass(model: keras.Model, penalty: Penalty, batch: Any) -> ForwardPass:
+    x, y, sample_weight = batch
+    at = getattr(penalty, "at", None)
+    forward = ForwardPass(
+        model, x, y, sample_weight, True, penalty.needs_parameters, [] if at is None else [at]
+    )
+    return forward.part(penalty.fraction)
+
+
+def _missing_second_derivative(value: Any, model: keras.Model) -> str:
+    try:
+        backend.require_second_derivatives(value, model)
+    except ValueError as error:
+        return str(error)
+    return ""

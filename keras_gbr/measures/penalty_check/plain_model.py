@@ -1,0 +1,289 @@
+"""What a penalty is made of, against the plain model: its gradients, outputs and losses."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gbr import backend
+from keras_gbr._keras.masks import mask_of
+from keras_gbr._keras.stateless import Sandbox
+from keras_gbr.measures.penalty_check.differences import (
+    NOISE_POINTS,
+    Measured,
+    float64,
+    norm,
+    sharpest,
+    step_for,
+    unit,
+)
+from keras_gbr.measures.penalty_check.report import Comparison
+from keras_gbr.penalties import Penalty
+from keras_gbr.penalties.forward_pass import ForwardPass
+from keras_gbr.penalties.inputs import as_taken, is_differentiable
+
+PARAMETERS = "(gradient by the parameters)"
+INPUTS = "(gradient by the inputs)"
+OUTPUTS = "(outputs at moved inputs)"
+LOSS = "(loss)"
+# The most that outputs and losses may differ by, in spacings of numbers at 1.
+_ROUNDINGS = 2.0**10
+_MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+
+
+class _Observed(ForwardPass):
+    """A forward pass that notes which gradients and outputs are taken from it.
+
+    Attributes:
+        claims: Triples: where a gradient was taken, the function of the outputs, the gradient.
+        moved: Pairs of outputs at moved inputs: as the pass has them, and as the model.
+    """
+
+    claims: list[tuple[str, Any, list[Any]]]
+    moved: list[tuple[Any, Any]]
+    plain: Callable[[list[Any]], Any]
+
+    def input_gradients(self, of: Callable[[Any], Any], at: Any = None) -> list[Any]:
+        found = super().input_gradients(of, at)
+        self._note(INPUTS if at is None else _place(at), of, found)
+        return found
+
+    def parameter_gradients(self, of: Callable[[Any], Any]) -> list[Any]:
+        weights = self.model.trainable_weights
+        found = self._gradients(of, weights)
+        pairs = zip(found, weights, strict=True)
+        self._note(PARAMETERS, of, [ops.zeros_like(w.value) if g is None else g for g, w in pairs])
+        return [gradient for gradient in found if gradient is not None]
+
+    def outputs_at(self, steps: list[Any], at: Any = None) -> Any:
+        outputs = super().outputs_at(steps, at)
+        if at is None:
+            self.moved.append((outputs, self.plain(steps)))
+        return outputs
+
+    def _note(self, place: str, of: Any, gradients: list[Any]) -> None:
+        if not any(place == other and of == known for other, known, _ in self.claims):
+            self.claims.append((place, of, gradients))
+
+
+def _place(at: Any) -> str:
+    return f"(gradient at {getattr(at, 'name', at)})"
+
+
+class Plain:
+    """The parts of one penalty on one batch, by the package and by the plain model.
+
+    The plain model is called as a train step of Keras calls it, on the batch and the weights as
+    they are, or moved a little: no gradient is taken of it.
+
+    Args:
+        model: The model.
+        penalty: The penalty.
+        batch: Inputs, labels and weights of the samples.
+        restore: Brings the model back to the state that every evaluation starts from.
+        epsilon: The spacing of numbers at 1 in the precision of the model.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        penalty: Penalty,
+        batch: Any,
+        restore: Callable[[], None],
+        epsilon: float,
+    ) -> None:
+        self.model, self.penalty, self.restore, self.epsilon = model, penalty, restore, epsilon
+        self.batch = _share(batch, penalty.fraction)
+        self.places: list[str] = []
+        first = self._compiled(self._claimed)
+        restore()
+        gradients, points, self.moved, self.losses = keras.tree.map_structure(
+            float64, first(), none_is_leaf=False
+        )
+        self.gradients = {
+            place: [g for where, g in zip(self.places, gradients, strict=True) if where == place]
+            for place in dict.fromkeys(self.places)
+        }
+        self.points = dict(zip(self.gradients, points, strict=True))
+
+    def compared(self, rng: np.random.Generator, count: int) -> list[Comparison]:
+        """A comparison for each place that gradients are taken at, the outputs, and the loss.
+
+        Args:
+            rng: Draws the random directions.
+            count: Their number for each place.
+        """
+        rows = [self._row(place, rng, count) for place in self.gradients]
+        pairs = [(OUTPUTS, self.moved), (LOSS, self.losses)]
+        return rows + [self._equal(name, *pair) for name, pair in pairs if pair is not None]
+
+    def _observed(self) -> tuple[_Observed, Callable[..., Any]]:
+        """The penalty on a pass, and the plain model from the state that the pass began with."""
+        x, y, sample_weight = self.batch
+        model, at = self.model, getattr(self.penalty, "at", None)
+        start = [(variable, ops.copy(variable.value)) for variable in model.variables]
+        forward = _Observed(
+            model,
+            x,
+            y,
+            sample_weight,
+            True,
+            self.penalty.needs_parameters,
+            [] if at is None else [at],
+        )
+        forward.claims, forward.moved = [], []
+        taken = as_taken(model, x)
+
+        def plain(steps: Any = None, weights: Any = None) -> Any:
+            remaining = iter([] if steps is None else steps)
+
+            def moved(leaf: Any) -> Any:
+                step = next(remaining, None) if is_differentiable(leaf) else None
+                return leaf if step is None else leaf + ops.cast(step, leaf.dtype)
+
+            inputs = keras.tree.map_structure(moved, taken, none_is_leaf=False)
+            shifts = dict(
+                zip((id(w) for w in model.trainable_weights), weights or [], strict=False)
+            )
+            values = [(v, value + shifts.get(id(v), 0)) for v, value in start if id(v) in shifts]
+            values += [(v, value) for v, value in start if id(v) not in shifts]
+            with Sandbox(values):
+                arguments = {"training": True} if model._call_has_training_arg else {}
+                return model(inputs, **arguments)
+
+        forward.plain = plain
+        self.penalty(forward)
+        return forward, plain
+
+    def _claimed(self) -> Any:
+        """The gradients, the points they are taken at, and pairs of outputs and of losses."""
+        forward, plain = self._observed()
+        self.places = [place for place, _, _ in forward.claims]
+        points = [
+            [w.value for w in self.model.trainable_weights]
+            if place == PARAMETERS
+            else forward.points(getattr(self.penalty, "at", None))
+            for place in dict.fromkeys(self.places)
+        ]
+        losses = None
+        if self.penalty.needs_loss and _is_mean(self.model, forward.outputs):
+            outputs = plain()
+            mean = ops.mean(forward.losses(outputs))
+            losses = mean, self.model._compile_loss(forward.y, outputs)
+        gradients = [list(gradient) for _, _, gradient in forward.claims]
+        return gradients, points, forward.moved[0] if forward.moved else None, losses
+
+    def _values(self, place: str) -> Callable[..., Any]:
+        """The functions whose gradients are taken at a place, of the model moved there."""
+
+        def values(*shifts: Any) -> list[Any]:
+            forward, plain = self._observed()
+            if place == PARAMETERS:
+                outputs = plain(None, list(shifts))
+            elif place == INPUTS:
+                outputs = plain(list(shifts))
+            else:
+                outputs = ForwardPass.outputs_at(
+                    forward, list(shifts), getattr(self.penalty, "at", None)
+                )
+            return [of(outputs) for where, of, _ in forward.claims if where == place]
+
+        return self._compiled(values)
+
+    def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if self.model.run_eagerly:
+            return function
+        return backend.compiled(function, self.model)
+
+    def _row(self, place: str, rng: np.random.Generator, count: int) -> Comparison:
+        claims, points = self.gradients[place], self.points[place]
+        function = self._values(place)
+        length = norm(points) or 1.0
+
+        def at(direction: list[np.ndarray], step: float) -> np.ndarray:
+            self.restore()
+            moves = [
+                ops.convert_to_tensor((step * d).astype(_dtype(self.epsilon))) for d in direction
+            ]
+            return np.array([float64(value).sum() for value in function(*moves)])
+
+        directions = [unit([rng.standard_normal(p.shape) for p in points]) for _ in range(count)]
+        signs = rng.choice((-1.0, 1.0), len(claims))
+        parts = zip(*claims, strict=True)
+        mixed = [sum(s * g for s, g in zip(signs, part, strict=True)) for part in parts]
+        if norm(mixed) > 0:
+            directions.insert(0, unit(mixed))
+        nominal = self.epsilon ** (1 / 3)
+        line = np.array(
+            [at(directions[-1], length * p) for p in nominal * np.arange(NOISE_POINTS) / 512]
+        )
+        found = [
+            _slope(at, direction, claim, line[:, number], number, (length, self.epsilon))
+            for direction in directions
+            for number, claim in enumerate(claims)
+        ]
+        rows = [Comparison(self.penalty.name, place, *each[:3], each.error) for each in found]
+        return max(rows, key=lambda row: (math.isnan(row.error), row.error, -row.noise))
+
+    def _equal(self, name: str, ours: Any, plain: Any) -> Comparison:
+        ours, plain = (
+            np.concatenate([part.reshape(-1) for part in keras.tree.flatten(each)])
+            for each in (ours, plain)
+        )
+        worst = int(np.argmax(np.abs(ours - plain)))
+        scale = max(np.max(np.abs(ours)), np.max(np.abs(plain))) or 1.0
+        difference = abs(ours[worst] - plain[worst]) / scale
+        noise = _ROUNDINGS * self.epsilon / 10
+        error = 0.0 if difference <= 10 * noise else float(difference)
+        return Comparison(
+            self.penalty.name, name, float(ours[worst]), float(plain[worst]), noise, error
+        )
+
+
+def _slope(
+    at: Callable[[list[np.ndarray], float], np.ndarray],
+    direction: list[np.ndarray],
+    claim: list[np.ndarray],
+    line: np.ndarray,
+    number: int,
+    scales: tuple[float, float],
+) -> Measured:
+    """The slope of one of the functions along a direction, and by its gradient."""
+    length, epsilon = scales
+    analytic = float(sum(np.sum(g * d) for g, d in zip(claim, direction, strict=True)))
+    rounding, step = step_for(line, epsilon, None)
+
+    def slopes(step: float) -> tuple[float, float]:
+        rise = at(direction, step)[number] - at(direction, -step)[number]
+        return float(rise) / (2 * step), analytic
+
+    typical = norm(claim) / math.sqrt(sum(g.size for g in claim))
+    return sharpest(slopes, step * length, rounding, typical)
+
+
+def _dtype(epsilon: float) -> str:
+    return "float64" if epsilon < 1e-10 else "float32"
+
+
+def _is_mean(model: keras.Model, outputs: list[Any]) -> bool:
+    """Whether the compiled loss of a batch is the mean of those of its samples.
+
+    It is not where a loss is summed, or a mask leaves out entries.
+    """
+    losses = [loss for loss in keras.tree.flatten(model.loss) if loss is not None]
+    losses = [keras.losses.get(loss) for loss in losses]
+    means = all(getattr(loss, "reduction", "mean") in _MEANS for loss in losses)
+    masked = any(mask_of(output) is not None for output in outputs)
+    ignoring = any(getattr(loss, "ignore_class", None) is not None for loss in losses)
+    return means and not masked and not ignoring
+
+
+def _share(batch: Any, fraction: float) -> Any:
+    """The first samples of a batch, as many as a penalty takes."""
+    if fraction == 1.0:
+        return batch
+    size = max(round(fraction * keras.tree.flatten(batch[0])[0].shape[0]), 1)
+    return keras.tree.map_structure(lambda leaf: leaf[:size], batch, none_is_leaf=False)

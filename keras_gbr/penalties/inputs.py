@@ -1,0 +1,131 @@
+"""The data of a batch as a model takes them: in the types that it computes with."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_gbr import _checks as check
+from keras_gbr.maths.precision import at_least_float32, is_float
+
+# What tells the tensors that are no plain arrays from those that are.
+_LAYOUTS = {"dense_shape": "sparse", "nse": "sparse", "row_splits": "ragged"}
+# Too small for most indices, and usual for the pixels of an image.
+_SMALL_INTEGERS = ("int8", "uint8", "int16", "uint16")
+
+
+def as_taken(model: keras.Model, x: Any) -> Any:
+    """Data as tensors of the types that the model would convert them to first of all.
+
+    A functional or sequential model converts each input to the type that it was declared with;
+    any other casts floating-point numbers to its precision, and leaves integers as they are.
+
+    Args:
+        model: A built model.
+        x: An array or tensor, or a structure of them; `None` stands for an input left out.
+
+    Returns:
+        Tensors in the same structure. Floating-point ones have at least single precision, so
+        that gradients by them have it too.
+    """
+    x = keras.tree.map_structure(ops.convert_to_tensor, x, none_is_leaf=False)
+    leaves, declared = keras.tree.flatten(x), _declared(model, x)
+    converted = [
+        None if leaf is None else _converted(model, leaf, spec)
+        for leaf, spec in zip(leaves, declared, strict=True)
+    ]
+    return keras.tree.pack_sequence_as(x, converted)
+
+
+def check_differentiable(model: keras.Model, x: Any) -> None:
+    """Refuses data that would be left out of a gradient by the inputs without a word.
+
+    Args:
+        model: The model.
+        x: Data as `as_taken` returns them.
+
+    Raises:
+        ValueError: A tensor is sparse or ragged; or one holds small integers, and the model does
+            not say whether they are numbers or indices.
+    """
+    for leaf, spec in zip(keras.tree.flatten(x), _declared(model, x), strict=True):
+        if leaf is None:
+            continue
+        dtype = keras.backend.standardize_dtype(leaf.dtype)
+        if layout(leaf) != "dense":
+            raise check.error(
+                "A gradient by the inputs needs dense ones. Give the input as a dense array, or "
+                'name the layer whose output it is taken at instead, `at="hidden"` for one of '
+                "that name.",
+                "input",
+                f"{layout(leaf)} tensor of shape {tuple(leaf.shape)} and dtype {dtype}",
+            )
+        if spec is None and dtype in _SMALL_INTEGERS:
+            raise check.error(
+                "A gradient by the inputs leaves out integers, and a model with a `call` of its "
+                f"own does not say whether those of dtype {dtype} are numbers, such as pixels, or "
+                'indices. Give numbers as floats, `x.astype("float32")`, and indices as int32.',
+                "input",
+                f"tensor of shape {tuple(leaf.shape)} and dtype {dtype}",
+            )
+
+
+def first_samples(x: Any, size: Any) -> Any:
+    """The first samples of data as tensors.
+
+    Args:
+        x: A tensor or structure of tensors `(samples, ...)`, with `None` for what is left out.
+        size: Whole number or scalar integer tensor.
+
+    Raises:
+        ValueError: A tensor is sparse, and cannot be cut.
+    """
+
+    def cut(leaf: Any) -> Any:
+        try:
+            return leaf[:size]
+        except TypeError as error:
+            raise check.error(
+                "A part of a batch is taken of dense tensors. Leave out `fraction`, or give the "
+                "input as a dense array.",
+                "input",
+                f"{layout(leaf)} tensor of shape {tuple(leaf.shape)}",
+            ) from error
+
+    return keras.tree.map_structure(cut, x, none_is_leaf=False)
+
+
+def is_differentiable(tensor: Any) -> bool:
+    """Whether there are gradients by a tensor: it is dense and of a floating-point type."""
+    return is_float(tensor) and layout(tensor) == "dense"
+
+
+def layout(tensor: Any) -> str:
+    """Whether a tensor is `"dense"`, `"sparse"` or `"ragged"`."""
+    if getattr(tensor, "is_sparse", False) is True:
+        return "sparse"
+    return next((name for mark, name in _LAYOUTS.items() if hasattr(tensor, mark)), "dense")
+
+
+def _declared(model: keras.Model, x: Any) -> list[Any]:
+    """What the model says of each leaf of its data, `None` where it says nothing."""
+    functional = model if isinstance(model, keras.Function) else getattr(model, "_functional", None)
+    number = len(keras.tree.flatten(x))
+    if functional is None:
+        return [None] * number
+    if isinstance(x, dict) and not isinstance(functional.input, dict):
+        named = {tensor.name: tensor for tensor in functional.inputs}
+        found = keras.tree.flatten({key: named.get(key) for key in x})
+    else:
+        found = list(functional.inputs)
+    return [*found, *[None] * number][:number]
+
+
+def _converted(model: keras.Model, tensor: Any, spec: Any) -> Any:
+    if spec is not None:
+        tensor = ops.convert_to_tensor(tensor, spec.dtype, sparse=spec.sparse)
+    elif is_float(tensor) and model.autocast and "float" in model.compute_dtype:
+        # Half precision comes later, when the model is called.
+        double = model.compute_dtype == "float64"
+        tensor = ops.cast(tensor, "float64" if double else "float32")
+    return at_least_float32(tensor) if is_differentiable(tensor) else tensor
