@@ -297,8 +297,8 @@ class _Draft:
         arguments = [given, wanted]
         weighing = self.choice(["", "samples", "classes", ""])
         if weighing == "samples" and name != "Circle":
-            # Keras takes no weight of a whole sample where there are places.
-            shape = (BATCH, *self.between)
+            # Keras takes no weight of a whole sample where there are places, and CTC no other.
+            shape = (BATCH,) if use.steps else (BATCH, *self.between)
             self.data.append(f"weights = rng.uniform(0.5, 2, {shape})")
             arguments.append("sample_weight=weights")
         plain = use.labels == "classes" and not self.between and len(self.uses) == 1

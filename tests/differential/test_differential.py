@@ -56,8 +56,7 @@ def test_a_seed_is_a_program():
 
 @pytest.mark.skipif(len(compare.BACKENDS) < 2, reason="There is one backend alone.")
 def test_backends_agree(tmp_path):
-    compare.run(tmp_path, COMPARED, compare.BACKENDS)
-    verdicts = [compare.judge(tmp_path, seed, compare.BACKENDS) for seed in COMPARED]
+    verdicts = compare.compare(tmp_path, COMPARED)
     words = compare.report(verdicts, False, sources=3)
     assert not any(verdict.failed for verdict in verdicts), words
     # Programs that are refused everywhere compare nothing.
@@ -65,8 +64,6 @@ def test_backends_agree(tmp_path):
 
 
 def test_replicas_agree(tmp_path):
-    compare.run(tmp_path, REPLICATED, ["tensorflow"], replicas=True)
-    names = compare.REPLICAS
-    verdicts = [compare.judge(tmp_path, seed, names, replicas=True) for seed in REPLICATED]
+    verdicts = compare.compare(tmp_path, REPLICATED, replicas=True)
     words = compare.report(verdicts, True, sources=3)
     assert not any(verdict.failed or verdict.refused for verdict in verdicts), words
