@@ -57,17 +57,13 @@ test-tensorflow: $(COMMON)-tensorflow  ## only the tests of this backend
 		part 'not matrix and not whole_table'; rest=$$?; part matrix; \
 		case "$$rest $$?" in '0 0'|'0 5'|'5 0') ;; *) exit 1;; esac
 
-# Everything but what is about TensorFlow. JAX compiles what each test calls, and that takes long:
-# there it is the contract, the penalties and the demo, and all by `make test-jax FILES=tests`.
-test-torch: FILES = tests
-test-jax: FILES = $(patsubst %,tests/test_%.py,contract penalties input_gradient adversarial \
-	numerics regularizers constraints gaussian memory examples jax intervals every_loss loss_paths \
-	probabilities inputs overwritten replacing directions built_in_part live_numbers own_steps \
-	custom_train_step)
+# JAX compiles what each test calls, and that takes long: there it is what is marked, and all by
+# `make test-jax ARGS="-m ''"`.
+test-jax: MARKED = -m jax
 
 test-jax test-torch: test-%: $(COMMON)-%  ## likewise
 	@echo 'Tests on $*'
-	@$(PYTEST) $(FILES) $(ARGS) || [ $$? = 5 ]
+	@$(PYTEST) $(MARKED) $(ARGS) || [ $$? = 5 ]
 
 lint: $(COMMON)  ## check style and types
 	$(PY) -m ruff check .

@@ -9,6 +9,8 @@ from keras import layers
 
 import keras_gbr as gbr
 
+pytestmark = pytest.mark.jax
+
 REGULARIZERS = {
     "Spectral": lambda: gbr.Spectral(0.02, "power", 3, "convolution"),
     "WEISSI": lambda: gbr.WEISSI(1e-3, 1e-2, 1e-9),

@@ -9,7 +9,10 @@ import functools
 import keras
 import numpy as np
 import pytest
-from calls import (
+from keras import layers, ops
+
+import keras_gbr as gbr
+from support.calls import (
     BACKEND,
     MODES,
     USUAL,
@@ -19,11 +22,8 @@ from calls import (
     number,
     to_numpy,
 )
-from keras import layers, ops
-from kinds import ATTENTION, KINDS, accepts, arguments, example, model_around
-from networks import allow_float64, use_float64
-
-import keras_gbr as gbr
+from support.kinds import ATTENTION, KINDS, accepts, arguments, example, model_around
+from support.networks import allow_float64, use_float64
 
 OWN = "a layer of one's own"  # Its constructor takes no regularizer and no constraint.
 WRAPPERS = {
