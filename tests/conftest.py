@@ -80,3 +80,39 @@ def fixed_seeds_and_precision():
 def double_precision(fixed_seeds_and_precision):
     """Everything that the test builds is in double precision."""
     use_float64()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--whole-tables",
+        action="store_true",
+        help="every combination of tables that are otherwise taken by turns; takes hours",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out what `--whole-tables` is for."""
+    if not config.getoption("whole_tables"):
+        later = [item for item in items if item.get_closest_marker("whole_table")]
+        items[:] = [item for item in items if not item.get_closest_marker("whole_table")]
+        config.hook.pytest_deselected(items=later)
+
+
+# Only tests that end their process run once more: in long processes, with several strategies and
+# many programs, TensorFlow's runtime crashes now and then. A failed assertion is final.
+CRASHED = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem, report, sched):
+    """Runs a test again if its process crashed; a second crash is a failure."""
+    if crashitem not in CRASHED:
+        CRASHED.append(crashitem)
+        report.outcome = "rerun"
+        sched.mark_test_pending(crashitem)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Names the tests that ran again."""
+    for name in CRASHED:
+        terminalreporter.write_line(f"RAN AGAIN since its process crashed: {name}")

@@ -10,7 +10,7 @@ import pytest
 
 import keras_gbr as gbr
 from support.networks import cross_entropies, jacobians, logits_loss, predictions, use_float64
-from support.scripts import FOLDER, check_done, check_refused, load, run
+from support.scripts import FOLDER, check_refused, load
 
 pytestmark = pytest.mark.jax
 
@@ -30,11 +30,14 @@ MEASURES = [
 ]
 
 
-def test_compare_methods_writes_a_table_and_a_figure(tmp_path):
+def test_compare_methods_writes_a_table_and_a_figure(tmp_path, run):
     arguments = ["--methods", *METHODS[:0:-1], "--output", tmp_path / "new" / "folder"]
-    done = run(SCRIPT, "--smoke", *arguments)
-    check_done(done)
-    assert f"[{len(METHODS)}/{len(METHODS)}]" in done.stdout
+    printed = run(
+        SCRIPT,
+        "--smoke",
+        *arguments,
+    )
+    assert f"[{len(METHODS)}/{len(METHODS)}]" in printed
     folder = tmp_path / "new" / "folder"
     assert sorted(path.name for path in folder.iterdir()) == [
         "compare_methods.csv",
@@ -54,7 +57,7 @@ def test_compare_methods_writes_a_table_and_a_figure(tmp_path):
         assert values["gap"] == pytest.approx(gap, abs=1e-6)
         assert values["gbr"] > 0
         assert values["step_time"] > 0
-        assert row["method"] in done.stdout
+        assert row["method"] in printed
 
     by_name = {row["method"]: row for row in rows}
     assert float(by_name["enc-22"]["own"]) == pytest.approx(

@@ -8,7 +8,7 @@ import pytest
 
 from support.calls import tensorflow_only
 from support.networks import use_float64
-from support.scripts import check_done, check_refused, load, run
+from support.scripts import check_refused, load
 
 pytest.importorskip("scipy")
 
@@ -94,14 +94,18 @@ def test_the_penalty_leads_small_steps_along_the_path_of_large_ones(example):
 
 
 @tensorflow_only  # Elsewhere Keras has no full double precision.
-def test_the_example_writes_a_table_and_a_figure(tmp_path):
-    done = run(SCRIPT, "--smoke", "--output", tmp_path / "new")
-    check_done(done)
+def test_the_example_writes_a_table_and_a_figure(tmp_path, run):
+    printed = run(
+        SCRIPT,
+        "--smoke",
+        "--output",
+        tmp_path / "new",
+    )
     with open(tmp_path / "new" / "implicit_regularization.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["steps"] for row in rows] == ["32", "64"]
     assert float(rows[1]["modified_order"]) == pytest.approx(2, abs=0.15)
-    assert f"{float(rows[1]['modified']):.3e}" in done.stdout
+    assert f"{float(rows[1]['modified']):.3e}" in printed
     height, width, _ = matplotlib.image.imread(
         tmp_path / "new" / "implicit_regularization.png"
     ).shape

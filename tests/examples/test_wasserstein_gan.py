@@ -10,7 +10,7 @@ import pytest
 
 from support.calls import deviation
 from support.networks import jacobians, predictions, use_float64
-from support.scripts import check_done, check_refused, load, run
+from support.scripts import check_refused, load
 
 pytest.importorskip("sklearn")
 
@@ -120,10 +120,14 @@ def test_precision_and_recall_by_their_definition(monkeypatch):
     assert report.nearest(real, generated) == pytest.approx(np.median(nearest))
 
 
-def test_the_example_writes_a_table_and_a_figure(tmp_path):
-    done = run(SCRIPT, "--smoke", "--output", tmp_path / "new")
-    check_done(done)
-    assert "[2/2] distance" in done.stdout
+def test_the_example_writes_a_table_and_a_figure(tmp_path, run):
+    printed = run(
+        SCRIPT,
+        "--smoke",
+        "--output",
+        tmp_path / "new",
+    )
+    assert "[2/2] distance" in printed
     with open(tmp_path / "new" / "wasserstein_gan.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]

@@ -8,18 +8,25 @@ import numpy as np
 import pytest
 
 from support.oracles import central_differences
-from support.scripts import FOLDER, check_done, check_refused, load, run
+from support.scripts import FOLDER, check_refused, load
 
 SCRIPT = "weight_decay_and_gbr.py"
 RUNS = ["1e-2", "0", "ENC"]
 METRICS = {"loss", "accuracy", "val_loss", "val_accuracy", "gbr"}
 
 
-def test_it_writes_a_tidy_file_and_a_figure(tmp_path):
+def test_it_writes_a_tidy_file_and_a_figure(tmp_path, run):
     folder = tmp_path / "new" / "folder"
-    done = run(SCRIPT, "--smoke", "--decays", *RUNS[:-1], RUNS[0], "--output", folder)
-    check_done(done)
-    assert "[3/3] ENC seed 0" in done.stdout
+    printed = run(
+        SCRIPT,
+        "--smoke",
+        "--decays",
+        *RUNS[:-1],
+        RUNS[0],
+        "--output",
+        folder,
+    )
+    assert "[3/3] ENC seed 0" in printed
     names = ["weight_decay_and_gbr.csv", "weight_decay_and_gbr.png"]
     assert sorted(path.name for path in folder.iterdir()) == names
 
@@ -34,7 +41,7 @@ def test_it_writes_a_tidy_file_and_a_figure(tmp_path):
         assert values["gbr"] > 0
     # The table has the last epoch of each run.
     for row in rows[1::2]:
-        assert f"| {row['run']:12} | {float(row['gbr']):.3g} " in done.stdout
+        assert f"| {row['run']:12} | {float(row['gbr']):.3g} " in printed
 
     height, width, _ = matplotlib.image.imread(folder / names[1]).shape
     assert width > 1000

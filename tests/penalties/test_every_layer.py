@@ -5,7 +5,7 @@ layer is refused by name, or fails as it does in a plain model. Layers stand sid
 network, since compiling takes most of the time: a layer that is wrong is wrong in its own weights.
 
 One pass of the tests takes each network in double precision and in one other combination, by
-turns; `-m whole_table` takes all.
+turns; `make test-all` takes all.
 """
 
 import itertools
@@ -34,7 +34,7 @@ PLAIN_FAILS = {
     *(("STFTSpectrogram", policy) for policy in list(TOLERANCES)[1:]),
 }
 # Not in double precision: Keras has this one in single precision alone, and TensorFlow the
-# pooling of volumes, which test_mends.py compares with eager steps.
+# pooling of volumes, which test_corrected_gradients.py compares with eager steps.
 SINGLE = {"MelSpectrogram"}
 VOLUMES = {f"{way}{name}Pooling3D" for way in ("", "Adaptive") for name in ("Max", "Average")}
 # Layers that change images. Those that turn and move them do so in single precision, see
@@ -116,14 +116,10 @@ def assert_gradient_is_the_slope(names):
     return [old for _, old in start], gradient
 
 
-def combinations_of(turn, whole):
-    return COMBINATIONS if whole else [COMBINATIONS[turn % len(COMBINATIONS)]]
-
-
-def assert_agrees(names, whole):
+def assert_agrees(names, combinations):
     start, expected = assert_gradient_is_the_slope(names)
     largest = max(np.linalg.norm(part) for part in expected)
-    for policy, mode in combinations_of(NETWORKS.index(names), whole):
+    for policy, mode in combinations:
         keras.config.set_floatx("float32")
         keras.config.set_dtype_policy(policy)
         failing = [name for name in names if (name, policy) in PLAIN_FAILS]
@@ -137,13 +133,13 @@ def assert_agrees(names, whole):
 
 @pytest.mark.parametrize("names", NETWORKS, ids=lambda names: f"{names[0]} to {names[-1]}")
 def test_the_gradient_of_a_penalty_through_every_layer(names):
-    assert_agrees(names, whole=False)
+    assert_agrees(names, [COMBINATIONS[NETWORKS.index(names) % len(COMBINATIONS)]])
 
 
 @pytest.mark.whole_table
 @pytest.mark.parametrize("names", NETWORKS, ids=lambda names: f"{names[0]} to {names[-1]}")
 def test_likewise_in_every_precision_and_way_of_running(names):
-    assert_agrees(names, whole=True)
+    assert_agrees(names, COMBINATIONS)
 
 
 @pytest.mark.parametrize("names", [tuple(sorted(RANDOM))[:4]], ids=["four"])

@@ -14,7 +14,7 @@ import keras_gbr  # noqa: F401, its classes are in the saved models
 from support import scripts
 
 NAME = "multi_worker.py"
-run = functools.partial(scripts.run, NAME, timeout=900)
+run = functools.partial(scripts.run_process, NAME, timeout=900)
 
 
 def weights(folder):
