@@ -32,11 +32,7 @@ MEASURES = [
 
 def test_compare_methods_writes_a_table_and_a_figure(tmp_path, run):
     arguments = ["--methods", *METHODS[:0:-1], "--output", tmp_path / "new" / "folder"]
-    printed = run(
-        SCRIPT,
-        "--smoke",
-        *arguments,
-    )
+    printed = run(SCRIPT, "--smoke", *arguments)
     assert f"[{len(METHODS)}/{len(METHODS)}]" in printed
     folder = tmp_path / "new" / "folder"
     assert sorted(path.name for path in folder.iterdir()) == [

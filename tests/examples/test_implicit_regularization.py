@@ -95,12 +95,7 @@ def test_the_penalty_leads_small_steps_along_the_path_of_large_ones(example):
 
 @tensorflow_only  # Elsewhere Keras has no full double precision.
 def test_the_example_writes_a_table_and_a_figure(tmp_path, run):
-    printed = run(
-        SCRIPT,
-        "--smoke",
-        "--output",
-        tmp_path / "new",
-    )
+    printed = run(SCRIPT, "--smoke", "--output", tmp_path / "new")
     with open(tmp_path / "new" / "implicit_regularization.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["steps"] for row in rows] == ["32", "64"]

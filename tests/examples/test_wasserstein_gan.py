@@ -121,12 +121,7 @@ def test_precision_and_recall_by_their_definition(monkeypatch):
 
 
 def test_the_example_writes_a_table_and_a_figure(tmp_path, run):
-    printed = run(
-        SCRIPT,
-        "--smoke",
-        "--output",
-        tmp_path / "new",
-    )
+    printed = run(SCRIPT, "--smoke", "--output", tmp_path / "new")
     assert "[2/2] distance" in printed
     with open(tmp_path / "new" / "wasserstein_gan.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

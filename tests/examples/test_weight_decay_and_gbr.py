@@ -17,15 +17,7 @@ METRICS = {"loss", "accuracy", "val_loss", "val_accuracy", "gbr"}
 
 def test_it_writes_a_tidy_file_and_a_figure(tmp_path, run):
     folder = tmp_path / "new" / "folder"
-    printed = run(
-        SCRIPT,
-        "--smoke",
-        "--decays",
-        *RUNS[:-1],
-        RUNS[0],
-        "--output",
-        folder,
-    )
+    printed = run(SCRIPT, "--smoke", "--decays", *RUNS[:-1], RUNS[0], "--output", folder)
     assert "[3/3] ENC seed 0" in printed
     names = ["weight_decay_and_gbr.csv", "weight_decay_and_gbr.png"]
     assert sorted(path.name for path in folder.iterdir()) == names
