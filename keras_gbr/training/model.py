@@ -10,7 +10,7 @@ import keras
 
 from keras_gbr import _checks as check
 from keras_gbr import backend
-from keras_gbr._keras.per_sample_losses import per_sample_losses
+from keras_gbr._keras.per_sample_losses import compiled_loss, per_sample_losses
 from keras_gbr._keras.saved_config import portable
 from keras_gbr.penalties import Penalty
 from keras_gbr.penalties.forward_pass import ForwardPass
@@ -93,7 +93,7 @@ class GBRMixin(Trainer):
         if "loss" in inspect.signature(compile_model).parameters:
             _check_loss(checked, given.get("loss"))
         compile_model(*args, **kwargs)
-        _check_loss(checked, self._compile_loss)
+        _check_loss(checked, compiled_loss(self))
         self._terms = Terms(checked, check_numerics)
         self._terms.jit_compile = asked
         _check_metrics(self, self._terms.metrics)
@@ -163,8 +163,8 @@ class GBRMixin(Trainer):
                 batch. Keras divides a mean over samples by the number of replicas, and such a
                 number not.
         """
-        if backend.num_replicas() > 1 and self._compile_loss is not None:
-            per_sample_losses(self._compile_loss, y, y_pred)
+        if backend.num_replicas() > 1 and compiled_loss(self) is not None:
+            per_sample_losses(compiled_loss(self), y, y_pred)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_gbr import backend
+from keras_gbr._keras.layer_tree import all_layers
 from keras_gbr.measures.penalty_check.differences import (
     NOISE_POINTS,
     Measured,
@@ -55,7 +56,7 @@ class Slopes:
                 lambda inputs, watch: current(),
                 [],
                 parameters=self.weights,
-                layers=model._flatten_layers(),
+                layers=all_layers(model),
             )
             self.reason = "" if model.run_eagerly else _missing_second_derivative(total, model)
             found = gradients_of(lambda total: total, self.weights, strict=False)
