@@ -67,9 +67,10 @@ class Reparametrized(Transparent):
         kernels = check_kernels(self.layer)
         for kernel in kernels:
             self.check_kernel(kernel)
+        names = [kernel.name.replace("/", "_") for kernel in kernels]
         self.kernel_parameters = [
-            self.build_parameter(kernel, "" if len(kernels) == 1 else f"{_flat(kernel.name)}_")
-            for kernel in kernels
+            self.build_parameter(kernel, f"{name}_" if len(kernels) > 1 else "")
+            for kernel, name in zip(kernels, names, strict=True)
         ]
 
     def check_kernel(self, kernel: Kernel) -> None:
@@ -141,10 +142,6 @@ def _check_unwrapped(layer: Any) -> None:
                 "layer",
                 part,
             )
-
-
-def _flat(name: str) -> str:
-    return name.replace("/", "_")
 
 
 @contextmanager

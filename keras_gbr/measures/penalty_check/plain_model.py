@@ -206,9 +206,8 @@ class Plain:
 
         def at(direction: list[np.ndarray], step: float) -> np.ndarray:
             self.restore()
-            moves = [
-                ops.convert_to_tensor((step * d).astype(_dtype(self.epsilon))) for d in direction
-            ]
+            dtype = "float64" if self.epsilon < 1e-10 else "float32"
+            moves = [ops.convert_to_tensor((step * d).astype(dtype)) for d in direction]
             return np.array([float64(value).sum() for value in function(*moves)])
 
         directions = [unit([rng.standard_normal(p.shape) for p in points]) for _ in range(count)]
@@ -263,10 +262,6 @@ def _slope(
 
     typical = norm(claim) / math.sqrt(sum(g.size for g in claim))
     return sharpest(slopes, step * length, rounding, typical)
-
-
-def _dtype(epsilon: float) -> str:
-    return "float64" if epsilon < 1e-10 else "float32"
 
 
 def _is_mean(model: keras.Model, outputs: list[Any]) -> bool:
