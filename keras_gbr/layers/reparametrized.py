@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import chain
 from typing import Any, ClassVar
 
 import keras
@@ -186,7 +185,7 @@ def kernels_in_use(layer: keras.Layer) -> Iterator[tuple[str, Any]]:
         `/<kernel>` if it has several kernels.
     """
     seen: set[int] = set()
-    for _, part in chain([("", layer)], walk(layer, _inside)):
+    for _, part in walk(layer, _inside):
         if id(part) in seen or isinstance(part, keras.Model) or _is_passing(part):
             continue
         seen.add(id(part))
@@ -199,8 +198,10 @@ def kernels_in_use(layer: keras.Layer) -> Iterator[tuple[str, Any]]:
 
 
 def _inside(layer: keras.Layer) -> list[keras.Layer]:
-    """What a model, or a wrapper that is not of the kernels, computes with."""
-    return children(layer) if isinstance(layer, keras.Model) or _is_passing(layer) else []
+    """The layers of a model, and the one in a wrapper that leaves the kernels as they are."""
+    if _is_passing(layer):
+        return [layer.layer]
+    return children(layer) if isinstance(layer, keras.Model) else []
 
 
 def _is_passing(layer: keras.Layer) -> bool:
