@@ -1,6 +1,7 @@
 """Regularizers, constraints, layers and penalties that bound how a network reacts to its input."""
 
 from keras_gbr import measures, plots
+from keras_gbr.backend.errors import MissingDerivativeError, MissingSecondDerivativeError
 from keras_gbr.callbacks import GBRMonitor
 from keras_gbr.constraints import EqualNorm
 from keras_gbr.layers.equal_norm import ENC, ENCConv, ENCDense
@@ -32,6 +33,8 @@ __all__ = [
     "InputGradient",
     "Jacobian",
     "LayerChange",
+    "MissingDerivativeError",
+    "MissingSecondDerivativeError",
     "ParameterGradient",
     "Penalty",
     "Regularized",

@@ -81,7 +81,9 @@ class Adversarial(InputPenalty):
         super().__init__(weight, at, name=name, interval=interval, fraction=fraction)
         self.epsilon = epsilon
         self.norm = None if norm is None else check_norm("norm", norm)
-        self.data_range = None if data_range is None else check.interval("data_range", data_range)
+        self.data_range = (
+            None if data_range is None else check.number_range("data_range", data_range)
+        )
 
     def __call__(self, forward: ForwardPass, constants: Any = None) -> Any:
         steps = self.constants(forward) if constants is None else constants

@@ -52,7 +52,9 @@ class Trainer(StatefulTrainer):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         terms = self._terms
         if tf.executing_eagerly() and terms.penalties and not terms.examined:
-            second_derivatives.require_of(lambda: _differentiable(self, x, y, sample_weight)[1])
+            second_derivatives.require_by_tracing(
+                lambda: _differentiable(self, x, y, sample_weight)[1]
+            )
             terms.examined.add(None)
         state = numerics.state(self) if terms.check_numerics else []
         compute = _gradients if len(terms.kinds) == 1 else _gradients_of_kind
@@ -126,7 +128,7 @@ def _gradients(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any
         forward, loss, values = _differentiable(model, x, y, sample_weight)
         model._loss_tracker.update_state(loss * num_replicas(), sample_weight=forward.batch_size)
         scaled_loss = model.optimizer.scale_loss(loss)
-    with second_derivatives.refused(model) if model.penalties else nullcontext():
+    with second_derivatives.explained(model) if model.penalties else nullcontext():
         gradients = tape.gradient(scaled_loss, model.trainable_weights)
     logs = model.compute_metrics(x, y, forward.y_pred, sample_weight=sample_weight)
     return gradients, values, logs
@@ -163,5 +165,5 @@ def _differentiable(
     """As `penalized`; in a graph, what has no second derivative is refused."""
     forward, loss, values = penalized(model, x, y, sample_weight)
     if model.penalties and not tf.executing_eagerly():
-        second_derivatives.require(loss, model)
+        second_derivatives.require_second_derivatives(loss, model)
     return forward, loss, values
