@@ -11,6 +11,7 @@ from keras_gbr.layers.weight_norm import WeightNorm
 from keras_gbr.layers.weight_standardization import WeightStandardization
 from keras_gbr.penalties import (
     Adversarial,
+    ForwardPass,
     InputGradient,
     Jacobian,
     ParameterGradient,
@@ -27,6 +28,7 @@ __all__ = [
     "ENCConv",
     "ENCDense",
     "EqualNorm",
+    "ForwardPass",
     "GBRMixin",
     "GBRModel",
     "GBRMonitor",

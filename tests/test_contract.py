@@ -35,7 +35,7 @@ PENALTIES = {
 }
 ELSEWHERE = {"GBRModel", "GBRMixin", "GBRMonitor", "measures", "plots"} | {
     *("apply_enc", "apply_regularizer", "strip", "LayerChange"),
-    *("MissingDerivativeError", "MissingSecondDerivativeError"),
+    *("ForwardPass", "MissingDerivativeError", "MissingSecondDerivativeError"),
 }
 BASES = {"Penalty", "Reparametrized"}
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

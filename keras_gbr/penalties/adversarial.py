@@ -13,7 +13,7 @@ from keras_gbr.maths.precision import at_least_float32
 from keras_gbr.penalties.base import InputPenalty
 from keras_gbr.penalties.forward_pass import ForwardPass
 from keras_gbr.penalties.live_numbers import LiveNumber
-from keras_gbr.penalties.output_functions import SampleValues
+from keras_gbr.penalties.output_functions import sample_losses
 
 
 @keras.saving.register_keras_serializable("keras_gbr")
@@ -87,12 +87,11 @@ class Adversarial(InputPenalty):
 
     def __call__(self, forward: ForwardPass, constants: Any = None) -> Any:
         steps = self.constants(forward) if constants is None else constants
-        losses = SampleValues(forward, "loss")
-        return at_least_float32(losses(forward.outputs_at(steps, self.at)))
+        return at_least_float32(sample_losses(forward, forward.outputs_at(steps, self.at)))
 
     def constants(self, forward: ForwardPass) -> Any:
         """The steps that move the inputs."""
-        gradients = forward.input_gradients(SampleValues(forward, "loss"), self.at)
+        gradients = forward.input_gradients(sample_losses, self.at)
         steps = gradients if self.norm is None else steepest_steps(gradients, self.norm)
         return [
             ops.stop_gradient(self._clipped(ops.cast(self.epsilon, step.dtype) * step, point))

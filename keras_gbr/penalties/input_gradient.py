@@ -18,7 +18,7 @@ from keras_gbr.maths.gradient_norms import (
 from keras_gbr.maths.precision import at_least_float32
 from keras_gbr.penalties.base import InputPenalty
 from keras_gbr.penalties.forward_pass import ForwardPass
-from keras_gbr.penalties.output_functions import OF, SampleValues
+from keras_gbr.penalties.output_functions import OUTPUT_FUNCTIONS
 
 METHODS = ("double_backprop", "finite_difference")
 
@@ -104,7 +104,7 @@ class InputGradient(InputPenalty):
         super().__init__(weight, at, name=name, interval=interval, fraction=fraction)
         self.norm = check_norm("norm", norm)
         self.target = check.number("target", target)
-        self.of = check.choice("of", of, OF)
+        self.of = check.choice("of", of, OUTPUT_FUNCTIONS)
         self.method = check.choice("method", method, METHODS)
         self.step = check.number("step", step, exclusive=True)
         self.needs_loss = self.of == "loss"
@@ -126,7 +126,7 @@ class InputGradient(InputPenalty):
         return steps, scale, self._value(forward) - self._growth(forward, steps, scale)
 
     def _gradients(self, forward: ForwardPass) -> list[Any]:
-        return forward.input_gradients(SampleValues(forward, self.of), self.at)
+        return forward.input_gradients(OUTPUT_FUNCTIONS[self.of], self.at)
 
     def _value(self, forward: ForwardPass) -> Any:
         gradients = self._gradients(forward)
@@ -150,9 +150,11 @@ class InputGradient(InputPenalty):
         return steps, scale
 
     def _growth(self, forward: ForwardPass, steps: list[Any], scale: Any) -> Any:
-        values = SampleValues(forward, self.of)
-        ends = values(forward.outputs_at(steps, self.at)), values(forward.y_pred)
-        high, low = (at_least_float32(end) for end in ends)
+        moved = forward.outputs_at(steps, self.at)
+        high, low = (
+            at_least_float32(OUTPUT_FUNCTIONS[self.of](forward, y_pred))
+            for y_pred in (moved, forward.y_pred)
+        )
         return (high - low) * ops.cast(scale, high.dtype)
 
     def get_config(self) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def jacobian_row_squared_norms(
         Tensor `(batch_size,)`.
     """
 
-    def entry(y_pred: Any) -> Any:
+    def entry(forward: ForwardPass, y_pred: Any) -> Any:
         offset, total = 0, 0.0
         for flat in _flatten(forward, of, y_pred):
             selected = ops.equal(ops.arange(flat.shape[1]), row - offset)
@@ -177,7 +177,7 @@ def output_size(forward: ForwardPass) -> int:
 
 
 def _projection(forward: ForwardPass, of: str, seed: int, draw: int) -> Any:
-    """The function of the outputs that sums each sample's part along a random direction."""
+    """The function of the outputs that projects each sample onto a random direction."""
     shapes = [ops.shape(flat) for flat in _flat_outputs(forward)]
     first = _DRAWS * backend.replica_id()
     directions = [
@@ -186,7 +186,7 @@ def _projection(forward: ForwardPass, of: str, seed: int, draw: int) -> Any:
     ]
     lengths = ops.sqrt(sum(ops.sum(ops.square(d), axis=1, keepdims=True) for d in directions))
 
-    def along(y_pred: Any) -> Any:
+    def along(forward: ForwardPass, y_pred: Any) -> Any:
         flats = _flatten(forward, of, y_pred)
         return sum(
             ops.sum(flat * ops.cast(d / lengths, flat.dtype))

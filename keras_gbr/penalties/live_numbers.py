@@ -1,19 +1,21 @@
-"""Numbers of a penalty that may change while a model trains, as the learning rate may.
+"""Numbers of a penalty that may change while a model trains, as a learning rate may.
 
-Outside of a step such a number is a plain float. A step computes with what the backend can change
-between two steps without compiling anew, which `values_in_step` puts in its place.
+Outside of a step such a number is a plain float. Inside a step it is a tensor that the backend can
+change between two steps without compiling again.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from keras_gbr import backend
 
 _in_step = threading.local()
 
 
 class LiveNumber:
-    """An attribute of a penalty: a number, checked when it is set, live while a model trains.
+    """A number as an attribute of a penalty. It is checked when it is set.
 
     Args:
         check: Takes name and value, returns the value to keep; raises a `ValueError`.
@@ -28,18 +30,65 @@ class LiveNumber:
     def __get__(self, penalty: Any, owner: type | None = None) -> Any:
         if penalty is None:
             return self
-        values = getattr(_in_step, "values", {})
-        return values.get((id(penalty), self.name), vars(penalty).get(self.name))
+        tensors = getattr(_in_step, "tensors", {})
+        return tensors.get((id(penalty), self.name), vars(penalty).get(self.name))
 
     def __set__(self, penalty: Any, value: Any) -> None:
-        found = self.check(self.name, value)
-        penalty.check_assignment(self.name, found)
-        vars(penalty)[self.name] = found
+        checked = self.check(self.name, value)
+        penalty.check_assignment(self.name, checked)
+        vars(penalty)[self.name] = checked
         penalty.tell_listeners()
 
 
-def live_names(penalty: Any) -> list[str]:
-    """The names of the live numbers of a penalty that are numbers now, and no schedules."""
+class LiveNumbers:
+    """The live numbers of penalties, and the tensors that stand for them in a step.
+
+    Args:
+        penalties: The penalties. Their other arguments become read-only.
+    """
+
+    def __init__(self, penalties: Iterable[Any]) -> None:
+        penalties = list(penalties)
+        self._owners = [(penalty, name) for penalty in penalties for name in _names(penalty)]
+        self._variables = backend.held_numbers(self.current())
+        for penalty in penalties:
+            penalty.fix(self._update_variables)
+
+    def current(self) -> list[float]:
+        """The numbers as they are now."""
+        return [float(getattr(penalty, name)) for penalty, name in self._owners]
+
+    def _update_variables(self) -> None:
+        for variable, value in zip(self._variables, self.current(), strict=False):
+            variable.assign(value)
+
+    @contextmanager
+    def replaced_by(self, tensors: Iterable[Any]) -> Iterator[None]:
+        """Lets the penalties read tensors in this thread.
+
+        Args:
+            tensors: One scalar tensor for each number of `current`.
+        """
+        keys = [(id(penalty), name) for penalty, name in self._owners]
+        previous = getattr(_in_step, "tensors", {})
+        _in_step.tensors = {**previous, **dict(zip(keys, tensors, strict=True))}
+        try:
+            yield
+        finally:
+            _in_step.tensors = previous
+
+    @contextmanager
+    def read_in_step(self) -> Iterator[None]:
+        """Lets the penalties read the variables of the backend, if it has any, in this thread."""
+        if not self._variables:
+            yield
+            return
+        with self.replaced_by([variable.value for variable in self._variables]):
+            yield
+
+
+def _names(penalty: Any) -> list[str]:
+    """The names of the live numbers of a penalty that are numbers now, not schedules."""
     names = {
         name: None
         for cls in type(penalty).__mro__
@@ -47,17 +96,3 @@ def live_names(penalty: Any) -> list[str]:
         if isinstance(value, LiveNumber)
     }
     return [name for name in names if isinstance(vars(penalty).get(name), float)]
-
-
-@contextmanager
-def values_in_step(values: dict[tuple[int, str], Any]) -> Iterator[None]:
-    """Lets penalties compute with these values, in this thread.
-
-    Args:
-        values: Scalar tensors by the `id` of the penalty and the name of the number.
-    """
-    previous, _in_step.values = getattr(_in_step, "values", {}), values
-    try:
-        yield
-    finally:
-        _in_step.values = previous

@@ -48,9 +48,7 @@ class ParameterGradient(Penalty):
     needs_parameters = True
 
     def __call__(self, forward: ForwardPass) -> Any:
-        gradients = forward.parameter_gradients(
-            lambda y_pred: forward.sample_mean(forward.losses(y_pred))
-        )
+        gradients = forward.parameter_gradients(_mean_loss)
         if not gradients:  # nothing is trainable
             return ops.zeros(())
         gradients = [at_least_float32(gradient) for gradient in gradients]
@@ -61,3 +59,7 @@ class ParameterGradient(Penalty):
             2 * ops.sum(mean * gradient) - ops.sum(ops.square(mean))
             for mean, gradient in zip(means, gradients, strict=True)
         )
+
+
+def _mean_loss(forward: ForwardPass, y_pred: Any) -> Any:
+    return forward.sample_mean(forward.losses(y_pred))

@@ -191,7 +191,7 @@ _REFUSED: list[tuple[str, Callable[[Any], Any], str]] = [
     ),
     (
         "check_numerics",
-        lambda model: model._terms.check_numerics,
+        lambda model: model._check_numerics,
         "a step cannot be stopped on all of them. Use `keras.callbacks.TerminateOnNaN`.",
     ),
 ]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -22,7 +23,7 @@ from keras_gbr.measures.penalty_check.differences import (
 )
 from keras_gbr.measures.penalty_check.report import Comparison
 from keras_gbr.penalties import Penalty
-from keras_gbr.penalties.forward_pass import ForwardPass
+from keras_gbr.penalties.forward_pass import ForwardPass, OutputFunction
 from keras_gbr.penalties.inputs import as_taken, is_differentiable
 
 PARAMETERS = "(gradient by the parameters)"
@@ -46,16 +47,18 @@ class _Observed(ForwardPass):
     moved: list[tuple[Any, Any]]
     plain: Callable[[list[Any]], Any]
 
-    def input_gradients(self, of: Callable[[Any], Any], at: Any = None) -> list[Any]:
-        found = super().input_gradients(of, at)
-        self._note(INPUTS if at is None else _place(at), of, found)
+    def input_gradients(self, function: OutputFunction, at: Any = None) -> list[Any]:
+        found = super().input_gradients(function, at)
+        self._note(INPUTS if at is None else _place(at), function, found)
         return found
 
-    def parameter_gradients(self, of: Callable[[Any], Any]) -> list[Any]:
+    def parameter_gradients(self, function: OutputFunction) -> list[Any]:
         weights = self.model.trainable_weights
-        found = self._gradients(of, weights)
+        found = self._gradients(partial(function, self), weights)
         pairs = zip(found, weights, strict=True)
-        self._note(PARAMETERS, of, [ops.zeros_like(w.value) if g is None else g for g, w in pairs])
+        self._note(
+            PARAMETERS, function, [ops.zeros_like(w.value) if g is None else g for g, w in pairs]
+        )
         return [gradient for gradient in found if gradient is not None]
 
     def outputs_at(self, steps: list[Any], at: Any = None) -> Any:
@@ -64,9 +67,9 @@ class _Observed(ForwardPass):
             self.moved.append((outputs, self.plain(steps)))
         return outputs
 
-    def _note(self, place: str, of: Any, gradients: list[Any]) -> None:
-        if not any(place == other and of == known for other, known, _ in self.claims):
-            self.claims.append((place, of, gradients))
+    def _note(self, place: str, function: OutputFunction, gradients: list[Any]) -> None:
+        if not any(place == other and function == known for other, known, _ in self.claims):
+            self.claims.append((place, function, gradients))
 
 
 def _place(at: Any) -> str:
@@ -189,7 +192,11 @@ class Plain:
                 outputs = ForwardPass.outputs_at(
                     forward, list(shifts), getattr(self.penalty, "at", None)
                 )
-            return [of(outputs) for where, of, _ in forward.claims if where == place]
+            return [
+                function(forward, outputs)
+                for where, function, _ in forward.claims
+                if where == place
+            ]
 
         return self._compiled(values)
 
