@@ -74,7 +74,9 @@ class ForwardPass:
         Raises:
             ValueError: `at` names nothing in the model, or more than one layer.
         """
-        self.y, self.sample_weight = y, sample_weight
+        self.y = y
+        # Keras' loss applies the mask to the weights in place under PyTorch.
+        self.sample_weight = keras.tree.map_structure(ops.copy, sample_weight, none_is_leaf=False)
         self.x = as_taken(model, x)
         self.batch_size = ops.shape(flat(self.x)[0])[0]
         optimizer = getattr(model, "optimizer", None)
