@@ -8,11 +8,13 @@ import keras
 from keras import ops
 
 from keras_gbr._keras.patching import replaced
-from keras_gbr._keras.stateless import Sandbox
+from keras_gbr._keras.stateless import NestedStatelessScope
 
 
 @contextmanager
-def repeatable(variables: Iterable[keras.Variable]) -> Iterator[Callable[[Any], Sandbox]]:
+def repeatable(
+    variables: Iterable[keras.Variable],
+) -> Iterator[Callable[[Any], NestedStatelessScope]]:
     """See `keras_gbr.backend.contract`. Only variables that are assigned are copied."""
     before: dict[int, tuple[keras.Variable, Any]] = {}
 
@@ -29,4 +31,4 @@ def repeatable(variables: Iterable[keras.Variable]) -> Iterator[Callable[[Any], 
     with ExitStack() as stack:
         for variable in variables:
             stack.enter_context(replaced(variable, {"assign": noting(variable)}))
-        yield lambda values: Sandbox(values, overwritten=before.values())
+        yield lambda values: NestedStatelessScope(values, overwritten=before.values())

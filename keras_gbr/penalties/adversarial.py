@@ -21,23 +21,23 @@ class Adversarial(InputPenalty):
     r"""Adds the loss at adversarial inputs: fast gradient training.
 
     Its value is the mean over the samples of $\ell_b(x_b + \delta_b)$, $\ell_b$ the compiled loss
-    of sample $b$ alone and $\delta_b$ one step of length $\epsilon$ in which the loss grows,
-    held constant in the derivative:
+    of sample $b$ alone and $\delta_b$ a step of length $\epsilon$ that increases the loss. The
+    step is held constant in the derivative:
 
     - `norm="inf"`: $\epsilon \operatorname{sign} g$, the fast gradient sign method;
     - `norm=2`: $\epsilon g / \|g\|_2$;
-    - `norm=1`: $\epsilon$ in the largest entry of $g$ alone;
+    - `norm=1`: $\epsilon$ in the largest entry of $g$, 0 in the others;
     - `norm=None`: $\epsilon g$, the gradient itself. To first order in $\epsilon$ the value is then
       the loss plus $\epsilon$ times the value of `InputGradient`.
 
-    With `weight` $w$ the training loss is $L + w L_\mathrm{adv}$. Random layers draw for the
-    moved inputs what they drew for the given ones; batch normalisation takes the statistics of
-    the moved ones, which do not enter its moving averages.
+    With `weight` $w$ the training loss is $L + w L_\mathrm{adv}$. Random layers draw the same
+    numbers for the moved inputs as for the given ones. Batch normalisation takes the statistics
+    of the moved inputs and leaves its moving averages alone.
 
     Args:
         weight: Float >= 0 or a `LearningRateSchedule`; see `Penalty`.
         epsilon: Float > 0, the length of the step in units of the input (with `norm=None`, of
-            the input squared over the loss). It can be set while a model trains, as `weight`.
+            the input squared over the loss). It can be set while a model trains, like `weight`.
         norm: `"inf"`, 2, 1 or `None`.
         data_range: Pair of floats `(low, high)` that the moved inputs are clipped to; `None` for
             no limits.
@@ -60,7 +60,8 @@ class Adversarial(InputPenalty):
 
     Reference:
         Goodfellow, Shlens & Szegedy 2015, "Explaining and Harnessing Adversarial Examples",
-        section 6; Miyato, Dai & Goodfellow 2017 (`at` an embedding).
+        section 6, https://arxiv.org/abs/1412.6572; Miyato, Dai & Goodfellow 2017 (`at` an
+        embedding), https://arxiv.org/abs/1605.07725.
     """
 
     default_name = "adversarial"

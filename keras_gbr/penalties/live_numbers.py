@@ -35,9 +35,9 @@ class LiveNumber:
 
     def __set__(self, penalty: Any, value: Any) -> None:
         checked = self.check(self.name, value)
-        penalty.check_assignment(self.name, checked)
+        penalty._check_assignment(self.name, checked)
         vars(penalty)[self.name] = checked
-        penalty.tell_listeners()
+        penalty._tell_listeners()
 
 
 class LiveNumbers:
@@ -52,7 +52,7 @@ class LiveNumbers:
         self._owners = [(penalty, name) for penalty in penalties for name in _names(penalty)]
         self._variables = backend.held_numbers(self.current())
         for penalty in penalties:
-            penalty.fix(self._update_variables)
+            penalty._fix(self._update_variables)
 
     def current(self) -> list[float]:
         """The numbers as they are now."""

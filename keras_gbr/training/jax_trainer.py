@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from keras_gbr._keras.stateless import Sandbox
+from keras_gbr._keras.stateless import NestedStatelessScope
 from keras_gbr.training.check_numerics import checked_values, not_finite
 from keras_gbr.training.step import differs_from_keras, step_logs, step_loss
 
@@ -128,12 +128,12 @@ def _gradients(model: Any, state: _State, data: Any) -> tuple[Any, ...]:
 
     def scaled_loss(trainable: list[Any]) -> tuple[Any, Any]:
         before = state._replace(trainable_variables=trainable)
-        with Sandbox(_pairs(model, before), collect_losses=True) as sandbox:
+        with NestedStatelessScope(_pairs(model, before), collect_losses=True) as scope:
             loss = step_loss(model, data)
             logs = step_logs(model, data, loss)
             scaled = model.optimizer.scale_loss(loss.total)
         updated = [
-            [sandbox.get_current_value(variable) for variable in variables]
+            [scope.get_current_value(variable) for variable in variables]
             for variables in (model.non_trainable_variables, model.metrics_variables)
         ]
         return scaled, (loss.values, logs, updated)

@@ -10,7 +10,7 @@ import keras
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from keras_gbr._keras.masks import mask_of, with_mask
-from keras_gbr._keras.stateless import Sandbox
+from keras_gbr._keras.stateless import NestedStatelessScope
 from keras_gbr.backend.contract import Recording, Watch
 
 
@@ -51,10 +51,12 @@ def record(
 
 
 @contextmanager
-def repeatable(variables: Iterable[keras.Variable]) -> Iterator[Callable[[Any], Sandbox]]:
+def repeatable(
+    variables: Iterable[keras.Variable],
+) -> Iterator[Callable[[Any], NestedStatelessScope]]:
     """See `keras_gbr.backend.contract`. Arrays never change, so none is copied."""
     before = [(variable, variable.value) for variable in variables]
-    yield lambda values: Sandbox([*values, *before])
+    yield lambda values: NestedStatelessScope([*values, *before])
 
 
 class _Pure:
@@ -97,14 +99,14 @@ class _Pure:
 
         inputs = [with_mask(jnp.asarray(x), m) for x, m in zip(inputs, self.masks, strict=True)]
         pairs = zip(self.parameters, values, strict=True)
-        with Sandbox(pairs, collect_losses=True) as sandbox:
+        with NestedStatelessScope(pairs, collect_losses=True) as scope:
             output = self.function(inputs, watch)
-        self._updated = [variable for variable, _ in sandbox.updates]
+        self._updated = [variable for variable, _ in scope.updates]
         effects = {
             "watched": watched,
-            "updates": [value for _, value in sandbox.updates],
+            "updates": [value for _, value in scope.updates],
             "losses": [
-                [loss for loss in sandbox.losses if id(loss) in layer._loss_ids]
+                [loss for loss in scope.losses if id(loss) in layer._loss_ids]
                 for layer in self.layers
             ],
             "masks": [mask_of(leaf) for leaf in keras.tree.flatten(output)],
@@ -159,7 +161,7 @@ def compiled(function: Callable[..., Any], model: keras.Model) -> Callable[..., 
 
     @jax.jit
     def run(values: list[Any], *args: Any) -> Any:
-        with Sandbox(zip(variables, values, strict=True)):
+        with NestedStatelessScope(zip(variables, values, strict=True)):
             return function(*args)
 
     return lambda *args: run([variable.value for variable in variables], *args)

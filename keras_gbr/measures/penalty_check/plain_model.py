@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_gbr import backend
 from keras_gbr._keras.masks import mask_of
-from keras_gbr._keras.stateless import Sandbox
+from keras_gbr._keras.stateless import NestedStatelessScope
 from keras_gbr.measures.penalty_check.differences import (
     NOISE_POINTS,
     Measured,
@@ -153,7 +153,7 @@ class Plain:
             )
             values = [(v, value + shifts.get(id(v), 0)) for v, value in start if id(v) in shifts]
             values += [(v, value) for v, value in start if id(v) not in shifts]
-            with Sandbox(values):
+            with NestedStatelessScope(values):
                 arguments = {"training": True} if model._call_has_training_arg else {}
                 return model(inputs, **arguments)
 
