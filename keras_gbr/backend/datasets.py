@@ -4,10 +4,16 @@ import math
 import sys
 from typing import Any
 
+_GRAIN = ("MapDataset", "IterDataset", "DataLoader")
+
 
 def is_dataset(x: Any) -> bool:
     """Whether `x` is a dataset of `tf.data`, PyTorch or `grain`, an iterable of batches."""
-    return _is_tf_dataset(x) or _is_data_loader(x) or _is_grain(x)
+    return (
+        _is_tf_dataset(x)
+        or _is_instance(x, "torch.utils.data", "DataLoader")
+        or any(_is_instance(x, "grain", name) for name in _GRAIN)
+    )
 
 
 def num_batches(dataset: Any) -> float | None:
@@ -25,16 +31,6 @@ def num_batches(dataset: Any) -> float | None:
 
 def _is_tf_dataset(x: Any) -> bool:
     return _is_instance(x, "tensorflow", "data", "Dataset")
-
-
-def _is_data_loader(x: Any) -> bool:
-    return _is_instance(x, "torch.utils.data", "DataLoader")
-
-
-def _is_grain(x: Any) -> bool:
-    return any(
-        _is_instance(x, "grain", name) for name in ("MapDataset", "IterDataset", "DataLoader")
-    )
 
 
 def _is_instance(x: Any, module: str, *path: str) -> bool:

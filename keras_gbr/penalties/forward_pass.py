@@ -8,8 +8,10 @@ import keras
 from keras import ops
 
 from keras_gbr import backend
+from keras_gbr._keras.calls import call
 from keras_gbr._keras.layer_outputs import replaced_outputs
-from keras_gbr._keras.per_sample_losses import per_sample_losses
+from keras_gbr._keras.layer_tree import all_layers
+from keras_gbr._keras.per_sample_losses import compiled_loss, per_sample_losses
 from keras_gbr.backend.contract import Watch
 from keras_gbr.penalties.gradient_points import GradientPoints, flat
 from keras_gbr.penalties.inputs import as_taken, first_samples, is_differentiable
@@ -94,7 +96,7 @@ class ForwardPass:
                 self._points.floats,
                 watches=bool(at),
                 parameters=model.trainable_weights if parameters else None,
-                layers=model._flatten_layers(),
+                layers=all_layers(model),
             )
         self.y_pred, watched, self._gradients = recording
         self._points.add(watched)
@@ -104,9 +106,7 @@ class ForwardPass:
             return self._run(self._with_floats(inputs))
 
     def _run(self, x: Any) -> Any:
-        if self.model._call_has_training_arg:
-            return self.model(x, training=self._training)
-        return self.model(x)
+        return call(self.model, x, self._training)
 
     def _with_floats(self, floats: list[Any]) -> Any:
         """The inputs with other floating-point tensors."""
@@ -186,7 +186,7 @@ class ForwardPass:
         Returns:
             Tensor `(batch_size,)`.
         """
-        return per_sample_losses(self.model._compile_loss, self.y, y_pred)
+        return per_sample_losses(compiled_loss(self.model), self.y, y_pred)
 
     def sample_mean(self, values: Any) -> Any:
         """The mean over the batch, with the sample weights that the mean loss has.

@@ -4,11 +4,14 @@ Outside of a step such a number is a plain float. Inside a step it is a tensor t
 change between two steps without compiling again.
 """
 
+import inspect
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from keras_gbr import _checks as check
 from keras_gbr import backend
 
 _in_step = threading.local()
@@ -38,6 +41,58 @@ class LiveNumber:
         penalty._check_assignment(self.name, checked)
         vars(penalty)[self.name] = checked
         penalty._tell_listeners()
+
+
+class FixedWhenCompiled:
+    """Base of penalties: once a model is compiled with one, only its live numbers can be set."""
+
+    _fixed: frozenset[str] = frozenset()
+
+    def _fix(self, listener: Callable[[], None]) -> None:
+        """Makes all arguments but live numbers read-only; `compile` calls it.
+
+        Args:
+            listener: A bound method to call when a live number changes. It is held weakly.
+        """
+        constructors = [
+            vars(cls)["__init__"] for cls in type(self).__mro__ if "__init__" in vars(cls)
+        ]
+        names = [name for each in constructors for name in inspect.signature(each).parameters]
+        vars(self)["_fixed"] = frozenset(names)
+        vars(self).setdefault("_listeners", []).append(weakref.WeakMethod(listener))
+
+    def _tell_listeners(self) -> None:
+        """Calls the listeners after a live number has changed."""
+        alive = [(ref, ref()) for ref in vars(self).get("_listeners", ())]
+        vars(self)["_listeners"] = [ref for ref, listener in alive if listener is not None]
+        for _, listener in alive:
+            if listener is not None:
+                listener()
+
+    def _check_assignment(self, name: str, value: Any) -> None:
+        """Refuses to turn a live number of a compiled penalty into a schedule, or back."""
+        before = vars(self).get(name)
+        if self._fixed and isinstance(before, float) != isinstance(value, float):
+            raise check.error(
+                f"`{name}` of a compiled penalty stays a number, or stays a schedule. Compile the "
+                f"model with another penalty. It was {before!r}.",
+                name,
+                value,
+            )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        is_live = isinstance(getattr(type(self), name, None), LiveNumber)
+        if name in self._fixed and not is_live:
+            raise AttributeError(
+                f"`{name}` of a compiled penalty is read-only; only its weight (of `Adversarial` "
+                "its epsilon too) can change while a model trains. Make a new penalty and compile "
+                f"the model with it. Received: {name}={value!r}"
+            )
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy belongs to no model.
+        return {k: v for k, v in vars(self).items() if k not in ("_listeners", "_fixed")}
 
 
 class LiveNumbers:

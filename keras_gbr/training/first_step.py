@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_gbr.training.compile_penalties import CompilePenalties
+
 
 class FirstStep:
     """A train function whose first call is undone if it makes weights NaN or infinite.
@@ -58,14 +60,16 @@ def no_numbers(names: list[str]) -> ValueError:
     )
 
 
-def warns_without_penalties(function: Callable[..., Any], model: Any) -> Callable[..., Any]:
+def warns_without_penalties(
+    function: Callable[..., Any], name: str, penalties: CompilePenalties
+) -> Callable[..., Any]:
     """A train function that warns if its first step has computed no penalty.
 
     Args:
-        function: The train function of `model`.
-        model: A model that was compiled with penalties. Its train step may be a custom one.
+        function: The train function of a model, whose train step may be a custom one.
+        name: The name of its class.
+        penalties: The penalties that it was compiled with.
     """
-    penalties = model._compile_penalties
 
     @functools.wraps(function)
     def run(*args: Any) -> Any:
@@ -73,7 +77,7 @@ def warns_without_penalties(function: Callable[..., Any], model: Any) -> Callabl
         if not penalties.computed:
             penalties.computed = True
             warnings.warn(
-                f"`{type(model).__name__}.train_step` computes no penalty, so the model trains "
+                f"`{name}.train_step` computes no penalty, so the model trains "
                 "without those that it was compiled with. Take the outputs from "
                 "`forward = self.forward_pass(x, y, training=True)` as `forward.y_pred`, and "
                 "minimise `self.penalized_loss(loss, forward)`.",

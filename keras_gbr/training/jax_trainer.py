@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_gbr._keras.stateless import NestedStatelessScope
 from keras_gbr.training.check_numerics import checked_values, not_finite
-from keras_gbr.training.step import differs_from_keras, step_logs, step_loss
+from keras_gbr.training.step import step_logs, step_loss
 
 # The key of the logs under which a compiled step returns what it found finite.
 _FINITE = "check_numerics"
@@ -79,7 +79,7 @@ class Trainer:
         Returns:
             The logs and the state after the step.
         """
-        if not differs_from_keras(self):
+        if not self._has_own_step:
             return super().train_step(state, data)  # type: ignore[misc]
         if not isinstance(data, _StepData):
             return _train_step(self, _State(*state), data)
@@ -91,12 +91,12 @@ class Trainer:
     def test_step(self: Any, state: Any, data: Any) -> tuple[dict[str, Any], Any]:
         """One step of `evaluate`, which has no penalties."""
         logs, state = super().test_step(state, data)  # type: ignore[misc]
-        return self._without_penalties(logs), state
+        return self.without_penalties(logs), state
 
     def _make_function(
         self: Any, step_function: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        if differs_from_keras(self):
+        if self._has_own_step:
             step_function = functools.partial(_run, self, step_function)
         return super()._make_function(step_function, *args, **kwargs)  # type: ignore[misc]
 
@@ -129,7 +129,7 @@ def _gradients(model: Any, state: _State, data: Any) -> tuple[Any, ...]:
     def scaled_loss(trainable: list[Any]) -> tuple[Any, Any]:
         before = state._replace(trainable_variables=trainable)
         with NestedStatelessScope(_pairs(model, before), collect_losses=True) as scope:
-            loss = step_loss(model, data)
+            loss = step_loss(model, model._compile_penalties, data)
             logs = step_logs(model, data, loss)
             scaled = model.optimizer.scale_loss(loss.total)
         updated = [

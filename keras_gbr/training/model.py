@@ -7,7 +7,8 @@ import keras
 
 from keras_gbr import _checks as check
 from keras_gbr import backend
-from keras_gbr._keras.per_sample_losses import per_sample_losses
+from keras_gbr._keras.evaluation import EvaluatesLess
+from keras_gbr._keras.per_sample_losses import compiled_loss, per_sample_losses
 from keras_gbr._keras.saved_config import portable
 from keras_gbr.penalties import ForwardPass, Penalty
 from keras_gbr.training.compile_arguments import (
@@ -24,7 +25,7 @@ from keras_gbr.training.first_step import warns_without_penalties
 from keras_gbr.training.trainer import Trainer, TrainerState, jit_compile
 
 
-class GBRMixin(Trainer):
+class GBRMixin(EvaluatesLess, Trainer):
     """Adds `compile(penalties=[...])` to a `keras.Model`; goes before it in a subclass.
 
     `fit` then minimises the compiled loss plus the weighted penalties. Each step runs the model
@@ -61,6 +62,8 @@ class GBRMixin(Trainer):
     _compile_penalties = CompilePenalties([])
     _trainer_state: TrainerState
     _check_numerics = False
+    # Whether a step of `fit` does more than that of Keras.
+    _has_own_step = False
     # The argument of `compile`. "auto" means different things under different backends.
     _asked_jit_compile: bool | str = "auto"
 
@@ -100,10 +103,11 @@ class GBRMixin(Trainer):
         if arguments.takes("loss"):
             require_loss(checked, arguments.get("loss"))
         arguments.call()
-        require_loss(checked, self._compile_loss)
+        require_loss(checked, compiled_loss(self))
         self._compile_penalties = CompilePenalties(checked)
         self._trainer_state = TrainerState()
         self._check_numerics, self._asked_jit_compile = check_numerics, asked
+        self._has_own_step = bool(checked) or check_numerics
         require_metrics(self, self._compile_penalties.metrics)
 
     compile.__signature__ = signature_over(keras.Model.compile)  # type: ignore[attr-defined]
@@ -173,8 +177,8 @@ class GBRMixin(Trainer):
                 batch. Keras divides a mean over samples by the number of replicas, but not a
                 scalar loss.
         """
-        if backend.num_replicas() > 1 and self._compile_loss is not None:
-            per_sample_losses(self._compile_loss, y, y_pred)
+        if backend.num_replicas() > 1 and compiled_loss(self) is not None:
+            per_sample_losses(compiled_loss(self), y, y_pred)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -196,21 +200,15 @@ class GBRMixin(Trainer):
         super().make_train_function(force)
         function: Any = self.train_function  # type: ignore[has-type]
         if self.penalties and function is not before:
-            function = self.train_function = warns_without_penalties(function, self)
+            function = self.train_function = warns_without_penalties(
+                function, type(self).__name__, self._compile_penalties
+            )
         return function
 
-    def _without_penalties(self, logs: dict[str, Any]) -> dict[str, Any]:
+    def without_penalties(self, logs: dict[str, Any]) -> dict[str, Any]:
         """Logs without the metrics of the penalties."""
         names = {penalty.name for penalty in self._compile_penalties.penalties}
         return {name: value for name, value in logs.items() if name not in names}
-
-    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
-        # Keras takes the metrics of all replicas only if the logs contain every metric. Those of
-        # `evaluate` lack the penalties, and each value is the mean of one replica.
-        results = self._without_penalties(self.get_metrics_result())
-        if isinstance(logs, dict) and logs.keys() == results.keys():
-            return results
-        return super()._get_metrics_result_or_logs(logs)
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """The configuration for `compile_from_config`, with the penalties."""

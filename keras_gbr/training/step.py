@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_gbr import backend
+from keras_gbr._keras.calls import track_loss, training_loss
 from keras_gbr.penalties import ForwardPass
+from keras_gbr.training.compile_penalties import CompilePenalties
 
 
 class StepLoss(NamedTuple):
@@ -23,31 +25,26 @@ class StepLoss(NamedTuple):
     values: dict[str, Any]
 
 
-def differs_from_keras(model: Any) -> bool:
-    """Whether a step of `fit` does more than that of Keras."""
-    return bool(model.penalties) or model._check_numerics
-
-
-def step_loss(model: Any, data: Any) -> StepLoss:
+def step_loss(model: Any, penalties: CompilePenalties, data: Any) -> StepLoss:
     """Runs the model on a batch and computes the loss with its penalties.
 
     Args:
         model: A `GBRMixin` model.
+        penalties: Those that it was compiled with.
         data: The batch, as a train step gets it.
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     forward = model.forward_pass(x, y, sample_weight, training=True)
-    loss = model._compute_loss(x, y, forward.y_pred, sample_weight, training=True)
-    total, values = model._compile_penalties(loss, forward)
+    loss = training_loss(model, x, y, forward.y_pred, sample_weight)
+    total, values = penalties(loss, forward)
     return StepLoss(forward, total, {"the loss": loss, **values})
 
 
 def step_logs(model: Any, data: Any, loss: StepLoss) -> dict[str, Any]:
     """Updates the metrics after a step and returns their results."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    # Each replica has its share of the loss.
-    whole = loss.total * backend.num_replicas()
-    model._loss_tracker.update_state(whole, sample_weight=loss.forward.batch_size)
+    # The loss of a replica is its share of the whole.
+    track_loss(model, loss.total * backend.num_replicas(), loss.forward.batch_size)
     return model.compute_metrics(x, y, loss.forward.y_pred, sample_weight=sample_weight)
 
 

@@ -16,7 +16,6 @@ from keras_gbr.training import tensorflow_replicas as replicas
 from keras_gbr.training.first_step import FirstStep
 from keras_gbr.training.step import (
     StepLoss,
-    differs_from_keras,
     has_trainable_weights,
     step_logs,
     step_loss,
@@ -55,7 +54,7 @@ class Trainer:
 
     def train_step(self: Any, data: Any) -> dict[str, Any]:
         """One step of `fit`, see `keras.Model.train_step`."""
-        if not differs_from_keras(self):
+        if not self._has_own_step:
             return super().train_step(data)  # type: ignore[misc]
         if tf.executing_eagerly() and self.penalties and not self._trainer_state.is_examined:
             second_derivatives.require_by_tracing(lambda: _examined_loss(self, data).total)
@@ -73,7 +72,7 @@ class Trainer:
 
     def test_step(self: Any, data: Any) -> dict[str, Any]:
         """One step of `evaluate`, which has no penalties."""
-        return self._without_penalties(super().test_step(data))  # type: ignore[misc]
+        return self.without_penalties(super().test_step(data))  # type: ignore[misc]
 
     def make_train_function(self: Any, force: bool = False) -> Any:
         """Compiles the step of `fit`; called by Keras before the first one."""
@@ -161,7 +160,7 @@ def _gradients_of_kind(model: Any, data: Any) -> tuple[list[Any], dict[str, Any]
 
 def _examined_loss(model: Any, data: Any) -> StepLoss:
     """The loss of a step. In a graph, missing second derivatives are refused."""
-    loss = step_loss(model, data)
+    loss = step_loss(model, model._compile_penalties, data)
     if model.penalties and not tf.executing_eagerly():
         second_derivatives.require_second_derivatives(loss.total, model)
     return loss

@@ -14,7 +14,6 @@ from keras_gbr.training.check_numerics import checked_values, not_finite
 from keras_gbr.training.first_step import no_numbers
 from keras_gbr.training.step import (
     StepLoss,
-    differs_from_keras,
     has_trainable_weights,
     step_logs,
     step_loss,
@@ -52,7 +51,7 @@ class Trainer:
 
     def train_step(self: Any, data: Any) -> dict[str, Any]:
         """One step of `fit`, see `keras.Model.train_step`."""
-        if not differs_from_keras(self):
+        if not self._has_own_step:
             return super().train_step(data)  # type: ignore[misc]
         kinds, kind = self._compile_penalties.step_kinds, 0
         if len(kinds) > 1:
@@ -69,13 +68,13 @@ class Trainer:
 
     def test_step(self: Any, data: Any) -> dict[str, Any]:
         """One step of `evaluate`, which has no penalties."""
-        return self._without_penalties(super().test_step(data))  # type: ignore[misc]
+        return self.without_penalties(super().test_step(data))  # type: ignore[misc]
 
 
 def _gradients(model: Any, data: Any, is_first: bool) -> tuple[StepLoss, list[Any]]:
     """The loss of a step and its gradients, checked. `is_first`: no step of its kind has run."""
     weights = model.trainable_weights
-    loss = step_loss(model, data)
+    loss = step_loss(model, model._compile_penalties, data)
     if model.penalties and is_first:
         require_second_derivatives(loss.total, model)
     sources = [weight.value for weight in weights]

@@ -10,6 +10,7 @@ import keras
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from keras_gbr._keras.masks import mask_of, with_mask
+from keras_gbr._keras.noted_losses import losses_of, note_again
 from keras_gbr._keras.stateless import NestedStatelessScope
 from keras_gbr.backend.contract import Recording, Watch
 
@@ -105,10 +106,7 @@ class _Pure:
         effects = {
             "watched": watched,
             "updates": [value for _, value in scope.updates],
-            "losses": [
-                [loss for loss in scope.losses if id(loss) in layer._loss_ids]
-                for layer in self.layers
-            ],
+            "losses": [losses_of(layer, scope.losses) for layer in self.layers],
             "masks": [mask_of(leaf) for leaf in keras.tree.flatten(output)],
         }
         return output, effects
@@ -118,10 +116,7 @@ class _Pure:
         for variable, value in zip(self._updated, effects["updates"], strict=True):
             variable.assign(value)
         for layer, losses in zip(self.layers, effects["losses"], strict=True):
-            # The losses of the call no longer exist. Another object may get the `id` of one.
-            layer._loss_ids.clear()
-            if losses:
-                layer.add_loss(losses)
+            note_again(layer, losses)
 
 
 def _with_masks(output: Any, masks: list[Any]) -> Any:

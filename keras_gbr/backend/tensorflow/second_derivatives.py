@@ -15,6 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_gbr._keras.layer_tree import all_layers
 from keras_gbr.backend.errors import MissingDerivativeError, MissingSecondDerivativeError
 from keras_gbr.backend.tensorflow.differentiable_paths import (
     carries_gradient,
@@ -158,7 +159,7 @@ def _place(calls: list[Any], model: Any) -> str:
     An operation of a custom gradient has no scope. Its inputs are then followed back to the first
     one in a scope; gradients of other layers are not followed.
     """
-    layers = {layer.name for layer in model._flatten_layers(include_self=False)}
+    layers = {layer.name for layer in all_layers(model) if layer is not model}
     waiting, seen = list(calls[-1].inputs), {tensor.name for tensor in calls[-1].inputs}
     names = [call.name for call in calls]
     while True:
