@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gbr._keras.layer_tree import check_built
+from keras_gbr._keras.layer_tree import all_layers, check_built, comes_with_keras
 from keras_gbr.kernels import check_start, kernels_of
 from keras_gbr.layers.equal_norm import ENC, check_shape
 from keras_gbr.layers.regularized import Regularized
@@ -183,7 +183,7 @@ def _wrapped(
 
 def _warn_of_small_outputs(model: keras.Model) -> None:
     """Says so where kernels of norm 1 make outputs that vanish, as in VGG16."""
-    parts = list(dict.fromkeys(model._flatten_layers()))
+    parts = all_layers(model)
     if any("Normalization" in type(part).__name__ for part in parts):
         return
     shrinkage = 1.0
@@ -207,12 +207,12 @@ def _warn_of_small_outputs(model: keras.Model) -> None:
 
 
 def _is_unwrapped(layer: keras.Layer) -> bool:
-    return not any(isinstance(part, Reparametrized) for part in layer._flatten_layers())
+    return not any(isinstance(part, Reparametrized) for part in all_layers(layer))
 
 
 def _class_for(model: keras.Model, plain: type) -> type:
     """The class of a model if that is made as the plain one is, else the nearest."""
     constructor = next(cls for cls in type(model).__mro__ if "__init__" in vars(cls))
-    if constructor is GBRModel or constructor.__module__.split(".")[0] == "keras":
+    if constructor is GBRModel or comes_with_keras(constructor):
         return type(model)
     return GBRModel if isinstance(model, GBRMixin) and plain is keras.Model else plain

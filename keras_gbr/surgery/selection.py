@@ -1,12 +1,13 @@
 """Which layers of a model an operation is about."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from keras_gbr import _checks as check
+from keras_gbr._keras.layer_tree import walk
 from keras_gbr.kernels import kernels_of, undeclared_weights
 
 Layers = Callable[[keras.Layer], bool] | str | Sequence[str] | None
@@ -112,18 +113,14 @@ def selected(
 
 def _places(model: keras.Model) -> list[Place]:
     paths: dict[int, tuple[keras.Layer, list[str]]] = {}
-    for path, layer in _walk(model, ""):
-        paths.setdefault(id(layer), (layer, []))[1].append(path)
+    for path, layer in walk(model, _models_layers):
+        if not isinstance(layer, keras.Model):
+            paths.setdefault(id(layer), (layer, []))[1].append(path)
     return [Place(layer, tuple(found)) for layer, found in paths.values()]
 
 
-def _walk(model: keras.Model, prefix: str) -> Iterator[tuple[str, keras.Layer]]:
-    for layer in model.layers:
-        path = prefix + layer.name
-        if isinstance(layer, keras.Model):
-            yield from _walk(layer, f"{path}/")
-        else:
-            yield path, layer
+def _models_layers(layer: keras.Layer) -> list[keras.Layer]:
+    return layer.layers if isinstance(layer, keras.Model) else []
 
 
 def _named(places: list[Place], layers: Any) -> list[Place]:

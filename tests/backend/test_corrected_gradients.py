@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_gbr as gbr
-from keras_gbr.backend.tensorflow.pooling_windows import at_largest
+from keras_gbr.backend.tensorflow.max_pooling import at_largest
 from support.networks import batch, random_directions, slope, use_float64
 
 GRAPH, EAGER, XLA = {"jit_compile": False}, {"run_eagerly": True}, {"jit_compile": True}

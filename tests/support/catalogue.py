@@ -206,7 +206,8 @@ MODELS = ("GBRModel", "GBRMixin")
 BASES = ("Penalty", "Reparametrized")
 # Functions, modules and classes that have tests of their own.
 OTHERS = {"GBRMonitor", "LayerChange", "apply_enc", "apply_regularizer", "strip"} | {
-    *("measures", "plots")
+    *("measures", "plots", "ForwardPass"),
+    *("MissingDerivativeError", "MissingSecondDerivativeError"),
 }
 
 

@@ -1,6 +1,5 @@
 """The slopes of a penalty along changes of the weights."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,21 +8,22 @@ import numpy as np
 from keras import ops
 
 from keras_gbr import backend
+from keras_gbr._keras.layer_tree import all_layers
+from keras_gbr.measures.compile_cache import compiled
 from keras_gbr.measures.penalty_check.differences import (
-    NOISE_POINTS,
     Measured,
     float64,
+    noise_line,
     norm,
+    random_directions,
     sharpest,
     step_for,
+    typical_slope,
     unit,
 )
-from keras_gbr.measures.penalty_check.report import Comparison
+from keras_gbr.measures.penalty_check.report import Comparison, largest_error
 from keras_gbr.penalties import Penalty
 from keras_gbr.penalties.forward_pass import ForwardPass
-
-# The distance of points on the line that rounding is estimated on, as a part of a step.
-_NOISE_PART = 1 / 512
 
 
 class Slopes:
@@ -39,49 +39,49 @@ class Slopes:
     def __init__(
         self, model: keras.Model, penalty: Penalty, batch: Any, restore: Callable[[], None]
     ) -> None:
+        self.model, self.penalty, self.batch = model, penalty, batch
         self.restore, self.reason = restore, ""
         self.weights = model.trainable_weights
-        constants = keras.tree.map_structure(
+        self.constants = keras.tree.map_structure(
             ops.stop_gradient,
             penalty.constants(_forward_pass(model, penalty, batch)),
             none_is_leaf=False,
         )
-
-        def current() -> Any:
-            return value(model, penalty, batch, constants)
-
-        def gradients() -> list[Any]:
-            total, _, gradients_of = backend.record(
-                lambda inputs, watch: current(),
-                [],
-                parameters=self.weights,
-                layers=model._flatten_layers(),
-            )
-            self.reason = "" if model.run_eagerly else _missing_second_derivative(total, model)
-            found = gradients_of(lambda total: total, self.weights, strict=False)
-            return [
-                ops.zeros_like(weight.value) if gradient is None else gradient
-                for weight, gradient in zip(self.weights, found, strict=True)
-            ]
-
-        def compiled(function: Callable[[], Any]) -> Callable[[], Any]:
-            return function if model.run_eagerly else backend.compiled(function, model)
-
-        self._function = compiled(current)
+        self._function = compiled(self._value, model)
         restore()
-        try:
-            found = compiled(gradients)()
-        except LookupError as error:
-            raise ValueError(
-                f"Penalty {penalty.name!r} has no gradient with this model: an operation of it "
-                f"has no second derivative. Received: {error}"
-            ) from error
-        self.gradients = {
-            id(weight): float64(gradient)
-            for weight, gradient in zip(self.weights, found, strict=True)
-        }
+        self.gradients = self._gradients()
         restore()
         self.values = {id(weight): float64(weight) for weight in self.weights}
+
+    def _value(self) -> Any:
+        return value(self.model, self.penalty, self.batch, self.constants)
+
+    def _gradients(self) -> dict[int, np.ndarray]:
+        """The gradient of the penalty by each weight, by the identity of the weight."""
+        try:
+            found = compiled(self._recorded_gradients, self.model)()
+        except LookupError as error:
+            raise ValueError(
+                f"Penalty {self.penalty.name!r} has no gradient with this model: an operation of "
+                f"it has no second derivative. Received: {error}"
+            ) from error
+        pairs = zip(self.weights, found, strict=True)
+        return {id(weight): float64(gradient) for weight, gradient in pairs}
+
+    def _recorded_gradients(self) -> list[Any]:
+        total, _, gradients_of = backend.record(
+            lambda inputs, watch: self._value(),
+            [],
+            parameters=self.weights,
+            layers=all_layers(self.model),
+        )
+        if not self.model.run_eagerly:
+            self.reason = _missing_second_derivative(total, self.model)
+        found = gradients_of(lambda total: total, self.weights, strict=False)
+        return [
+            ops.zeros_like(weight.value) if gradient is None else gradient
+            for weight, gradient in zip(self.weights, found, strict=True)
+        ]
 
     def choose_step(self, step: float | None, epsilon: float, rng: np.random.Generator) -> None:
         """Sets the step of the differences from the rounding of the values.
@@ -97,8 +97,7 @@ class Slopes:
             for weight in self.weights
             for each in unit([rng.standard_normal(tuple(weight.shape))])
         ]
-        positions = nominal * _NOISE_PART * np.arange(NOISE_POINTS)
-        values = [self._at(self.weights, line, position)[0] for position in positions]
+        values = [self._at(self.weights, line, place)[0] for place in noise_line(nominal)]
         self.rounding, self.step = step_for(values, epsilon, step)
 
     def compared(
@@ -114,24 +113,22 @@ class Slopes:
             count: Number of random directions.
         """
         gradient = [self.gradients[id(variable)] for variable in variables]
-        directions = [unit([rng.standard_normal(g.shape) for g in gradient]) for _ in range(count)]
+        directions = random_directions(gradient, rng, count)
         if norm(gradient) > 0:
             directions.insert(0, unit(gradient))
         length = norm([self.values[id(variable)] for variable in variables]) or 1.0
         found = [self._sharpest(variables, direction, length) for direction in directions]
-        rows = [Comparison(penalty, path, *each[:3], each.error) for each in found]
-        # NaN is the largest error.
-        return max(rows, key=lambda row: (math.isnan(row.error), row.error, -row.noise))
+        return largest_error(penalty, path, found)
 
     def _sharpest(
         self, variables: list[Any], direction: list[np.ndarray], length: float
     ) -> Measured:
         gradient = [self.gradients[id(variable)] for variable in variables]
-        # A random direction may be at right angles to the gradient: then this is its scale.
-        typical = norm(gradient) / math.sqrt(sum(g.size for g in gradient))
-        step = self.step * length
         return sharpest(
-            lambda step: self._slopes(variables, direction, step), step, self.rounding, typical
+            lambda step: self._slopes(variables, direction, step),
+            self.step * length,
+            self.rounding,
+            typical_slope(gradient),
         )
 
     def _slopes(
@@ -169,7 +166,7 @@ def value(model: keras.Model, penalty: Penalty, batch: Any, constants: Any) -> A
 
 def _forward_pass(model: keras.Model, penalty: Penalty, batch: Any) -> ForwardPass:
     x, y, sample_weight = batch
-    at = getattr(penalty, "at", None)
+    at = penalty.at
     forward = ForwardPass(
         model, x, y, sample_weight, True, penalty.needs_parameters, [] if at is None else [at]
     )

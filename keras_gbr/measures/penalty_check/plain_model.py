@@ -1,28 +1,32 @@
 """What a penalty is made of, against the plain model: its gradients, outputs and losses."""
 
-import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_gbr import backend
+from keras_gbr._keras.calls import call
 from keras_gbr._keras.masks import mask_of
-from keras_gbr._keras.stateless import Sandbox
+from keras_gbr._keras.per_sample_losses import compiled_loss
+from keras_gbr._keras.stateless import NestedStatelessScope
+from keras_gbr.measures.compile_cache import compiled
 from keras_gbr.measures.penalty_check.differences import (
-    NOISE_POINTS,
     Measured,
     float64,
+    noise_line,
     norm,
+    random_directions,
     sharpest,
     step_for,
+    typical_slope,
     unit,
 )
-from keras_gbr.measures.penalty_check.report import Comparison
+from keras_gbr.measures.penalty_check.report import Comparison, largest_error
 from keras_gbr.penalties import Penalty
-from keras_gbr.penalties.forward_pass import ForwardPass
+from keras_gbr.penalties.forward_pass import ForwardPass, OutputFunction
 from keras_gbr.penalties.inputs import as_taken, is_differentiable
 
 PARAMETERS = "(gradient by the parameters)"
@@ -46,16 +50,18 @@ class _Observed(ForwardPass):
     moved: list[tuple[Any, Any]]
     plain: Callable[[list[Any]], Any]
 
-    def input_gradients(self, of: Callable[[Any], Any], at: Any = None) -> list[Any]:
-        found = super().input_gradients(of, at)
-        self._note(INPUTS if at is None else _place(at), of, found)
+    def input_gradients(self, function: OutputFunction, at: Any = None) -> list[Any]:
+        found = super().input_gradients(function, at)
+        self._note(INPUTS if at is None else _place(at), function, found)
         return found
 
-    def parameter_gradients(self, of: Callable[[Any], Any]) -> list[Any]:
+    def parameter_gradients(self, function: OutputFunction) -> list[Any]:
         weights = self.model.trainable_weights
-        found = self._gradients(of, weights)
+        found = self._gradients(partial(function, self), weights)
         pairs = zip(found, weights, strict=True)
-        self._note(PARAMETERS, of, [ops.zeros_like(w.value) if g is None else g for g, w in pairs])
+        self._note(
+            PARAMETERS, function, [ops.zeros_like(w.value) if g is None else g for g, w in pairs]
+        )
         return [gradient for gradient in found if gradient is not None]
 
     def outputs_at(self, steps: list[Any], at: Any = None) -> Any:
@@ -64,9 +70,9 @@ class _Observed(ForwardPass):
             self.moved.append((outputs, self.plain(steps)))
         return outputs
 
-    def _note(self, place: str, of: Any, gradients: list[Any]) -> None:
-        if not any(place == other and of == known for other, known, _ in self.claims):
-            self.claims.append((place, of, gradients))
+    def _note(self, place: str, function: OutputFunction, gradients: list[Any]) -> None:
+        if not any(place == other and function == known for other, known, _ in self.claims):
+            self.claims.append((place, function, gradients))
 
 
 def _place(at: Any) -> str:
@@ -98,7 +104,7 @@ class Plain:
         self.model, self.penalty, self.restore, self.epsilon = model, penalty, restore, epsilon
         self.batch = _share(batch, penalty.fraction)
         self.places: list[str] = []
-        first = self._compiled(self._claimed)
+        first = compiled(self._claimed, model)
         restore()
         gradients, points, self.moved, self.losses = keras.tree.map_structure(
             float64, first(), none_is_leaf=False
@@ -123,7 +129,7 @@ class Plain:
     def _observed(self) -> tuple[_Observed, Callable[..., Any]]:
         """The penalty on a pass, and the plain model from the state that the pass began with."""
         x, y, sample_weight = self.batch
-        model, at = self.model, getattr(self.penalty, "at", None)
+        model, at = self.model, self.penalty.at
         start = [(variable, ops.copy(variable.value)) for variable in model.variables]
         forward = _Observed(
             model,
@@ -150,9 +156,8 @@ class Plain:
             )
             values = [(v, value + shifts.get(id(v), 0)) for v, value in start if id(v) in shifts]
             values += [(v, value) for v, value in start if id(v) not in shifts]
-            with Sandbox(values):
-                arguments = {"training": True} if model._call_has_training_arg else {}
-                return model(inputs, **arguments)
+            with NestedStatelessScope(values):
+                return call(model, inputs, training=True)
 
         forward.plain = plain
         self.penalty(forward)
@@ -165,14 +170,14 @@ class Plain:
         points = [
             [w.value for w in self.model.trainable_weights]
             if place == PARAMETERS
-            else forward.points(getattr(self.penalty, "at", None))
+            else forward.points(self.penalty.at)
             for place in dict.fromkeys(self.places)
         ]
         losses = None
         if self.penalty.needs_loss and _is_mean(self.model, forward.outputs):
             outputs = plain()
             mean = ops.mean(forward.losses(outputs))
-            losses = mean, self.model._compile_loss(forward.y, outputs)
+            losses = mean, compiled_loss(self.model)(forward.y, outputs)
         gradients = [list(gradient) for _, _, gradient in forward.claims]
         return gradients, points, forward.moved[0] if forward.moved else None, losses
 
@@ -186,17 +191,11 @@ class Plain:
             elif place == INPUTS:
                 outputs = plain(list(shifts))
             else:
-                outputs = ForwardPass.outputs_at(
-                    forward, list(shifts), getattr(self.penalty, "at", None)
-                )
-            return [of(outputs) for where, of, _ in forward.claims if where == place]
+                outputs = ForwardPass.outputs_at(forward, list(shifts), self.penalty.at)
+            claims = [function for where, function, _ in forward.claims if where == place]
+            return [function(forward, outputs) for function in claims]
 
-        return self._compiled(values)
-
-    def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if self.model.run_eagerly:
-            return function
-        return backend.compiled(function, self.model)
+        return compiled(values, self.model)
 
     def _row(self, place: str, rng: np.random.Generator, count: int) -> Comparison:
         claims, points = self.gradients[place], self.points[place]
@@ -205,28 +204,24 @@ class Plain:
 
         def at(direction: list[np.ndarray], step: float) -> np.ndarray:
             self.restore()
-            moves = [
-                ops.convert_to_tensor((step * d).astype(_dtype(self.epsilon))) for d in direction
-            ]
+            dtype = "float64" if self.epsilon < 1e-10 else "float32"
+            moves = [ops.convert_to_tensor((step * d).astype(dtype)) for d in direction]
             return np.array([float64(value).sum() for value in function(*moves)])
 
-        directions = [unit([rng.standard_normal(p.shape) for p in points]) for _ in range(count)]
+        directions = random_directions(points, rng, count)
         signs = rng.choice((-1.0, 1.0), len(claims))
         parts = zip(*claims, strict=True)
         mixed = [sum(s * g for s, g in zip(signs, part, strict=True)) for part in parts]
         if norm(mixed) > 0:
             directions.insert(0, unit(mixed))
-        nominal = self.epsilon ** (1 / 3)
-        line = np.array(
-            [at(directions[-1], length * p) for p in nominal * np.arange(NOISE_POINTS) / 512]
-        )
+        places = noise_line(self.epsilon ** (1 / 3))
+        line = np.array([at(directions[-1], length * place) for place in places])
         found = [
             _slope(at, direction, claim, line[:, number], number, (length, self.epsilon))
             for direction in directions
             for number, claim in enumerate(claims)
         ]
-        rows = [Comparison(self.penalty.name, place, *each[:3], each.error) for each in found]
-        return max(rows, key=lambda row: (math.isnan(row.error), row.error, -row.noise))
+        return largest_error(self.penalty.name, place, found)
 
     def _equal(self, name: str, ours: Any, plain: Any) -> Comparison:
         ours, plain = (
@@ -260,12 +255,7 @@ def _slope(
         rise = at(direction, step)[number] - at(direction, -step)[number]
         return float(rise) / (2 * step), analytic
 
-    typical = norm(claim) / math.sqrt(sum(g.size for g in claim))
-    return sharpest(slopes, step * length, rounding, typical)
-
-
-def _dtype(epsilon: float) -> str:
-    return "float64" if epsilon < 1e-10 else "float32"
+    return sharpest(slopes, step * length, rounding, typical_slope(claim))
 
 
 def _is_mean(model: keras.Model, outputs: list[Any]) -> bool:

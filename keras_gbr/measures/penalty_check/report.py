@@ -1,7 +1,11 @@
 """What a comparison of gradients with differences found."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from keras_gbr.measures.penalty_check.differences import Measured
 
 # What is called noisy: then ten times the noise, which no error is seen below, is a fifth.
 _NOISY = 0.02
@@ -27,6 +31,19 @@ class Comparison(NamedTuple):
     numeric: float
     noise: float
     error: float
+
+
+def largest_error(penalty: str, layer: str, slopes: Sequence[Measured]) -> Comparison:
+    """The comparison along the direction in which the slopes differ most.
+
+    Args:
+        penalty: See `Comparison`.
+        layer: See `Comparison`.
+        slopes: Those along each direction.
+    """
+    rows = [Comparison(penalty, layer, *each[:3], each.error) for each in slopes]
+    # NaN is the largest error.
+    return max(rows, key=lambda row: (math.isnan(row.error), row.error, -row.noise))
 
 
 @dataclass(frozen=True)
