@@ -16,7 +16,7 @@ from keras_gbr.penalties import (
     Penalty,
 )
 from keras_gbr.regularizers import WEISSI, ShiftedL2, Spectral, Sum
-from keras_gbr.surgery import LayerChange, apply_enc, apply_regularizer, strip
+from keras_gbr.surgery import LayerKernels, apply_enc, apply_regularizer, list_kernels, strip
 from keras_gbr.training import GBRMixin, GBRModel
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "GBRMonitor",
     "InputGradient",
     "Jacobian",
-    "LayerChange",
+    "LayerKernels",
     "ParameterGradient",
     "Penalty",
     "Regularized",
@@ -43,6 +43,7 @@ __all__ = [
     "WeightStandardization",
     "apply_enc",
     "apply_regularizer",
+    "list_kernels",
     "measures",
     "plots",
     "strip",

@@ -193,7 +193,7 @@ def test_every_class_over_every_layer(name, kind, policy, tmp_path):
 
 def test_every_public_class_is_in_the_table():
     classes = {name for name in gbr.__all__ if isinstance(getattr(gbr, name), type)}
-    others = {"Reparametrized", "Penalty", "GBRMonitor", "LayerChange"}
+    others = {"Reparametrized", "Penalty", "GBRMonitor", "LayerKernels"}
     assert classes - others == {*PARTS, *MODELS}
 
 

@@ -13,7 +13,7 @@ from keras_gbr.maths.equal_norm import check_direction, equal_norm
 from keras_gbr.maths.filters import Axes
 
 
-def check_shape(kernel: Kernel, per_filter: bool = True, center: bool = True) -> None:
+def check_kernel(kernel: Kernel, per_filter: bool = True, center: bool = True) -> None:
     """Refuses a kernel of which `ENC` would leave nothing but zeros.
 
     Args:
@@ -22,8 +22,10 @@ def check_shape(kernel: Kernel, per_filter: bool = True, center: bool = True) ->
         center: See `ENC`.
 
     Raises:
-        ValueError: What is centred has one entry.
+        ValueError: The kernel starts with one number throughout, or what is centred has one
+            entry.
     """
+    check_start(kernel, center)
     if center:
         axes = kernel.filter_axis if per_filter else ()
         check_direction(tuple(kernel.variable.shape), axes, "Set `center=False`.", kernel.name)
@@ -101,8 +103,7 @@ class ENC(Reparametrized):
         self.learnable_alpha = check.boolean("learnable_alpha", learnable_alpha)
 
     def check_kernel(self, kernel: Kernel) -> None:
-        check_start(kernel, self.center)
-        check_shape(kernel, self.per_filter, self.center)
+        check_kernel(kernel, self.per_filter, self.center)
 
     def build_parameter(self, kernel: Kernel, prefix: str) -> Any:
         if not self.learnable_alpha:

@@ -1,34 +1,52 @@
 """Wrapping the layers of a model."""
 
+import functools
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_gbr import _checks as check
 from keras_gbr._keras.layer_tree import check_built
-from keras_gbr.kernels import check_start, kernels_of
-from keras_gbr.layers.equal_norm import ENC, check_shape
+from keras_gbr.kernels import kernels_of
+from keras_gbr.layers.equal_norm import ENC, check_kernel
 from keras_gbr.layers.regularized import Regularized
 from keras_gbr.layers.reparametrized import Reparametrized
 from keras_gbr.regularizers import resolved
 from keras_gbr.surgery.clone import clone
 from keras_gbr.surgery.rebuild import rebuilt
-from keras_gbr.surgery.selection import (
-    LayerChange,
-    Layers,
-    cannot_change,
-    selected,
-    undeclared,
-)
+from keras_gbr.surgery.selection import Layers, cannot_change, is_unwrapped, selected
 from keras_gbr.training.model import GBRMixin, GBRModel
 
 # Outputs this much smaller, at most, are said to vanish.
 _VANISHING = 1e-6
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
+
+def _without_dry_run(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, with an error that names `list_kernels` for those who pass `dry_run`."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if "dry_run" in kwargs:
+            raise check.error(
+                f"`{function.__name__}` has no argument `dry_run`. Call "
+                "`keras_gbr.list_kernels(model, layers)` for a list of the kernels, with those "
+                "that are refused or left alone.",
+                "dry_run",
+                kwargs["dry_run"],
+            )
+        return function(*args, **kwargs)
+
+    return call
+
+
+@_without_dry_run
 def apply_enc(
     model: keras.Model,
     layers: Layers = None,
@@ -36,8 +54,7 @@ def apply_enc(
     per_filter: bool = True,
     center: bool = True,
     learnable_alpha: bool = False,
-    dry_run: bool = False,
-) -> keras.Model | list[LayerChange]:
+) -> keras.Model:
     """A new model, in which each layer with a kernel is inside an `ENC`.
 
     Each layer is wrapped as a whole and keeps its name, weights and `trainable` flag, and so
@@ -62,16 +79,14 @@ def apply_enc(
             wrapped, the classifier and embeddings included. A kernel of norm 1 makes small
             outputs: follow the classifier by batch normalisation, or leave it out. A layer with a
             kernel whose filters have one entry, such as a recurrent one on a univariate series,
-            is left alone with `center`; `dry_run` says so.
+            is left alone with `center`; `list_kernels` says so.
         alpha: See `ENC`.
         per_filter: See `ENC`.
         center: See `ENC`.
         learnable_alpha: See `ENC`.
-        dry_run: Whether to return a list of what would be changed, instead of a model; after that
-            what would be left alone, though it has a kernel or may have one, with the reason.
 
     Returns:
-        The new model, or a list of `LayerChange`.
+        The new model.
 
     Raises:
         ValueError: The model is not built or cannot be copied; `layers` chooses nothing or
@@ -94,20 +109,17 @@ def apply_enc(
     def wrap(layer: keras.Layer, name: str) -> keras.Layer:
         return ENC(layer, alpha, per_filter, center, learnable_alpha, name=name)
 
-    def check(layer: keras.Layer) -> None:
+    def check_layer(layer: keras.Layer) -> None:
         for kernel in kernels_of(layer):
-            check_start(kernel, center)
-            check_shape(kernel, per_filter, center)
+            check_kernel(kernel, per_filter, center)
 
-    result = _wrapped(model, layers, wrap, _is_unwrapped, dry_run, check)
-    if isinstance(result, keras.Model):
-        _warn_of_small_outputs(result)
+    result = _wrapped(model, layers, wrap, is_unwrapped, check_layer)
+    _warn_of_small_outputs(result)
     return result
 
 
-def apply_regularizer(
-    model: keras.Model, regularizer: Any, layers: Layers = None, dry_run: bool = False
-) -> keras.Model | list[LayerChange]:
+@_without_dry_run
+def apply_regularizer(model: keras.Model, regularizer: Any, layers: Layers = None) -> keras.Model:
     """A new model, in which a regularizer is added to each kernel.
 
     It is added to the one that a kernel has. Biases and normalisations have none. In layers that
@@ -118,13 +130,12 @@ def apply_regularizer(
         model: See `apply_enc`.
         regularizer: See `Regularized`.
         layers: See `apply_enc`. By default all that have a kernel.
-        dry_run: See `apply_enc`.
 
     Returns:
-        The new model, or a list of `LayerChange`.
+        The new model.
 
     Raises:
-        ValueError: As `apply_enc`, or `regularizer` is none.
+        ValueError: As `apply_enc`, or `regularizer` is not a regularizer.
 
     Example:
 
@@ -137,7 +148,7 @@ def apply_regularizer(
     def wrap(layer: keras.Layer, name: str) -> keras.Layer:
         return Regularized(layer, regularizer, name=name)
 
-    return _wrapped(model, layers, wrap, lambda layer: True, dry_run)
+    return _wrapped(model, layers, wrap, lambda layer: True)
 
 
 def _wrapped(
@@ -145,24 +156,22 @@ def _wrapped(
     layers: Layers,
     wrap: Callable[[keras.Layer, str], keras.Layer],
     takes: Callable[[keras.Layer], bool],
-    dry_run: bool,
-    check: Callable[[keras.Layer], None] = lambda layer: None,
-) -> keras.Model | list[LayerChange]:
-    """The model with its chosen layers wrapped, or what would be done.
+    check_layer: Callable[[keras.Layer], None] = lambda layer: None,
+) -> keras.Model:
+    """The model with its chosen layers wrapped.
 
-    `check` refuses a layer whose kernels cannot be changed to any use. By default such a layer
-    is left alone; one that is chosen is an error.
+    `check_layer` refuses a layer whose kernels would become useless. By default such a layer is
+    left alone; a chosen one is an error.
     """
     check_built(model)
-    places, left = {}, []
+    places = {}
     for place in selected(model, layers, takes):
         try:
-            check(place.layer)
+            check_layer(place.layer)
             places[id(place.layer)] = place
         except ValueError as error:
             if layers is not None:
                 raise cannot_change(place, error) from error
-            left.append(place.change(str(error)))
 
     def change(layer: keras.Layer) -> tuple[keras.Layer, keras.Layer]:
         copy = clone(layer)
@@ -173,11 +182,6 @@ def _wrapped(
         except ValueError as error:
             raise cannot_change(places[id(layer)], error) from error
 
-    if dry_run:
-        for place in places.values():
-            change(place.layer)  # for what it refuses
-        changes = [place.change() for place in places.values()]
-        return [*changes, *left, *(undeclared(model) if layers is None else ())]
     return rebuilt(model, change, _class_for)
 
 
@@ -202,12 +206,8 @@ def _warn_of_small_outputs(model: keras.Model) -> None:
             f"outputs smaller by a factor of about {shrinkage:.0e}. Put a normalisation behind the "
             "layers, give a larger `alpha` (twice the number of filters is what initialisers make "
             "it), or leave layers out with `layers=`.",
-            stacklevel=3,
+            stacklevel=4,
         )
-
-
-def _is_unwrapped(layer: keras.Layer) -> bool:
-    return not any(isinstance(part, Reparametrized) for part in layer._flatten_layers())
 
 
 def _class_for(model: keras.Model, plain: type) -> type:
