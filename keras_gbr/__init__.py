@@ -19,6 +19,8 @@ from keras_gbr.regularizers import WEISSI, ShiftedL2, Spectral, Sum
 from keras_gbr.surgery import LayerKernels, apply_enc, apply_regularizer, list_kernels, strip
 from keras_gbr.training import GBRMixin, GBRModel
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ENC",
     "WEISSI",
