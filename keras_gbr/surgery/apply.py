@@ -1,4 +1,4 @@
-"""Wrapping the layers of a model."""
+"""Wraps the layers of a model."""
 
 import functools
 import warnings
@@ -21,7 +21,7 @@ from keras_gbr.surgery.rebuild import rebuilt
 from keras_gbr.surgery.selection import Layers, cannot_change, is_unwrapped, selected
 from keras_gbr.training.model import GBRMixin, GBRModel
 
-# Outputs this much smaller, at most, are said to vanish.
+# Outputs that shrink by more than this factor are said to vanish.
 _VANISHING = 1e-6
 
 P = ParamSpec("P")
@@ -55,31 +55,31 @@ def apply_enc(
     center: bool = True,
     learnable_alpha: bool = False,
 ) -> keras.Model:
-    """A new model, in which each layer with a kernel is inside an `ENC`.
+    """Makes a new model in which each layer with a kernel is inside an `ENC`.
 
-    Each layer is wrapped as a whole and keeps its name, weights and `trainable` flag, and so
-    does the model. The given model is not touched, and shares nothing with the new one. That is
-    not compiled.
+    Each layer is wrapped as a whole. Layers and model keep their names, weights and `trainable`
+    flags. The given model is not touched and shares nothing with the new one. The new model is not
+    compiled.
 
-    A functional or sequential model has the class of the given one, so a `GBRModel` stays one.
-    If that class has a constructor of its own, as the tasks and backbones of KerasHub have, it
-    comes back as a `keras.Model` (a `GBRModel` if it has the mixin) with the same inputs and
-    outputs, without the methods and attributes of the class.
+    A functional or sequential model keeps its class, so a `GBRModel` stays one. A class with a
+    constructor of its own, such as the tasks and backbones of KerasHub, becomes a `keras.Model` (a
+    `GBRModel` if it has the mixin) with the same inputs and outputs, without the methods and
+    attributes of the class.
 
-    A subclassed model is made anew from its configuration, with the layers in its attributes
-    replaced. Its constructor knows nothing of that: save its weights, and load them into a model
-    that the same call has made.
+    A subclassed model is made anew from its configuration, and the layers in its attributes are
+    replaced. Its constructor does not know of that. So save its weights, not the model, and load
+    them into a model that the same call has made.
 
     Args:
         model: A built model: functional, sequential, or a subclassed one that Keras can copy
             (`get_config`). Models in it are changed as well.
         layers: Which layers: a function of a layer, a name, or a list of names. A name stands
-            for every layer of that name, of a model in the model too; "encoder/dense" is the
-            one in `encoder`, "encoder" all in it. By default all that have a kernel and are not
-            wrapped, the classifier and embeddings included. A kernel of norm 1 makes small
-            outputs: follow the classifier by batch normalisation, or leave it out. A layer with a
-            kernel whose filters have one entry, such as a recurrent one on a univariate series,
-            is left alone with `center`; `list_kernels` says so.
+            for every layer of that name, also in nested models; "encoder/dense" is the one in
+            `encoder`, "encoder" is every layer in it. By default all layers that have a kernel and
+            are not wrapped, the classifier and embeddings included. A kernel of norm 1 makes small
+            outputs: put batch normalisation behind the classifier, or leave it out. With `center`
+            a layer is left alone if a kernel has filters of one entry, as a recurrent layer on a
+            univariate series has. `list_kernels` shows what is left alone, and why.
         alpha: See `ENC`.
         per_filter: See `ENC`.
         center: See `ENC`.
@@ -97,13 +97,15 @@ def apply_enc(
     Example:
 
     ```python
-    model = keras.applications.ResNet50(weights=None, classes=10)
-    model = keras_gbr.apply_enc(model, layers=lambda layer: layer.name != "predictions")
+    constrained = keras_gbr.apply_enc(model, layers=lambda layer: layer.name != "logits")
+    assert isinstance(constrained.get_layer("conv"), keras_gbr.ENC)
+    assert isinstance(constrained.get_layer("logits"), keras.layers.Dense)
     ```
 
     Reference:
-        Li, Chen & Yang, "Generalization Bound Regularizer: A Unified Perspective for
-        Understanding Weight Decay", equations 20 to 23.
+        Li, Chen & Yang 2021, "Generalization Bound Regularizer: A Unified Perspective for
+        Understanding Weight Decay", Chinese Journal of Computers, equations 20
+        to 23.
     """
 
     def wrap(layer: keras.Layer, name: str) -> keras.Layer:
@@ -120,16 +122,16 @@ def apply_enc(
 
 @_without_dry_run
 def apply_regularizer(model: keras.Model, regularizer: Any, layers: Layers = None) -> keras.Model:
-    """A new model, in which a regularizer is added to each kernel.
+    """Makes a new model in which a regularizer is added to each kernel.
 
-    It is added to the one that a kernel has. Biases and normalisations have none. In layers that
-    are wrapped already, such as by `ENC`, it sees the raw kernels. All else is as for
-    `apply_enc`.
+    A kernel keeps the regularizer that it has. Biases and normalisations get none. In layers that
+    are wrapped already, such as by `ENC`, the raw kernels are regularized. Everything else is as
+    for `apply_enc`.
 
     Args:
         model: See `apply_enc`.
         regularizer: See `Regularized`.
-        layers: See `apply_enc`. By default all that have a kernel.
+        layers: See `apply_enc`. By default all layers that have a kernel.
 
     Returns:
         The new model.
@@ -140,7 +142,8 @@ def apply_regularizer(model: keras.Model, regularizer: Any, layers: Layers = Non
     Example:
 
     ```python
-    model = keras_gbr.apply_regularizer(model, keras_gbr.Spectral(0.01))
+    regularized = keras_gbr.apply_regularizer(model, keras_gbr.Spectral(0.01))
+    assert len(regularized.losses) == len(keras_gbr.list_kernels(model))
     ```
     """
     regularizer = resolved("regularizer", regularizer)
@@ -186,7 +189,7 @@ def _wrapped(
 
 
 def _warn_of_small_outputs(model: keras.Model) -> None:
-    """Says so where kernels of norm 1 make outputs that vanish, as in VGG16."""
+    """Warns if kernels of norm 1 make outputs that vanish, as in VGG16."""
     parts = list(dict.fromkeys(model._flatten_layers()))
     if any("Normalization" in type(part).__name__ for part in parts):
         return
@@ -198,7 +201,7 @@ def _warn_of_small_outputs(model: keras.Model) -> None:
                     float(np.linalg.norm(ops.convert_to_numpy(ops.copy(each))))
                     for each in (raw.variable, kernel)
                 )
-                # A kernel of zeros is one that its author wants to start there.
+                # The author of a kernel of zeros wants it to start there.
                 shrinkage *= new / old if old else 1.0
     if shrinkage < _VANISHING:
         warnings.warn(
@@ -211,7 +214,7 @@ def _warn_of_small_outputs(model: keras.Model) -> None:
 
 
 def _class_for(model: keras.Model, plain: type) -> type:
-    """The class of a model if that is made as the plain one is, else the nearest."""
+    """The class of a model if it has the constructor of the plain class, else the nearest one."""
     constructor = next(cls for cls in type(model).__mro__ if "__init__" in vars(cls))
     if constructor is GBRModel or constructor.__module__.split(".")[0] == "keras":
         return type(model)

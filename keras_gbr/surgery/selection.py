@@ -1,4 +1,4 @@
-"""Which layers of a model an operation is about."""
+"""Selects the layers of a model that are changed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def selected(
         takes: Whether a layer can be changed.
 
     Raises:
-        ValueError: `layers` is none of these, chooses nothing, or names a layer that is not
+        ValueError: `layers` is of another type, chooses nothing, or names a layer that is not
             there or cannot be changed.
     """
     chosen = candidates(model, layers)

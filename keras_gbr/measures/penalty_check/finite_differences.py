@@ -22,7 +22,7 @@ from keras_gbr.measures.penalty_check.report import Comparison
 from keras_gbr.penalties import Penalty
 from keras_gbr.penalties.forward_pass import ForwardPass
 
-# The distance of points on the line that rounding is estimated on, as a part of a step.
+# The distance of the points from which rounding is estimated, as a part of a step.
 _NOISE_PART = 1 / 512
 
 
@@ -104,7 +104,7 @@ class Slopes:
     def compared(
         self, penalty: str, path: str, variables: list[Any], rng: np.random.Generator, count: int
     ) -> Comparison:
-        """The slopes by the variables of a layer, where they differ most.
+        """The slopes by the variables of a layer, along the direction where they differ most.
 
         Args:
             penalty: Name of the penalty.
@@ -120,14 +120,14 @@ class Slopes:
         length = norm([self.values[id(variable)] for variable in variables]) or 1.0
         found = [self._sharpest(variables, direction, length) for direction in directions]
         rows = [Comparison(penalty, path, *each[:3], each.error) for each in found]
-        # NaN is the largest error.
+        # NaN counts as the largest error.
         return max(rows, key=lambda row: (math.isnan(row.error), row.error, -row.noise))
 
     def _sharpest(
         self, variables: list[Any], direction: list[np.ndarray], length: float
     ) -> Measured:
         gradient = [self.gradients[id(variable)] for variable in variables]
-        # A random direction may be at right angles to the gradient: then this is its scale.
+        # The scale of the slope where a random direction is at right angles to the gradient.
         typical = norm(gradient) / math.sqrt(sum(g.size for g in gradient))
         step = self.step * length
         return sharpest(
@@ -140,7 +140,7 @@ class Slopes:
         """The slope along a direction by a central difference, and by the gradient."""
         high, above = self._at(variables, direction, step)
         low, below = self._at(variables, direction, -step)
-        # By what the weights were changed, not by what they should: they are rounded.
+        # By the actual change of the weights, which are rounded.
         rise = sum(
             np.sum(self.gradients[id(variable)] * (upper - lower))
             for variable, upper, lower in zip(variables, above, below, strict=True)
