@@ -55,7 +55,9 @@ class ForwardPass:
             at: Where else gradients will be asked for: inner layers, or names of layers or
                 inputs, as `at=` of a penalty.
         """
-        self.y, self.sample_weight = y, sample_weight
+        self.y = y
+        # Keras' loss applies the mask to the weights in place under PyTorch.
+        self.sample_weight = keras.tree.map_structure(ops.copy, sample_weight, none_is_leaf=False)
         self.x = as_taken(model, x)
         self.batch_size = ops.shape(_leaves(self.x)[0])[0]
         optimizer = getattr(model, "optimizer", None)

@@ -19,6 +19,7 @@ class Use:
             others. Penalties on the loss of a sample do not go with it.
         steps: Whether the outputs must be a series.
         scale: The size that derivatives of the loss have.
+        units: The least number of units.
     """
 
     head: str
@@ -27,6 +28,7 @@ class Use:
     couples: bool = False
     steps: bool = False
     scale: float = 1.0
+    units: int = 1
 
 
 # The last activation, by name. A softmax is of three units; the others may be of one.
@@ -86,7 +88,8 @@ USES = {
     ),
     "CategoricalHinge": (Use("scores", "one_hot"), Use("softmax", "one_hot")),
     "Circle": (Use("scores", "pairs", "gamma=2.0", couples=True),),
-    "CosineSimilarity": REAL[:2],
+    # That of one number is its sign, whose gradient is zero but for roundings.
+    "CosineSimilarity": (Use("scores", "real", units=3), Use("softmax", "one_hot")),
     "CTC": (Use("scores", "sequences", couples=True, steps=True),),
     "Dice": OVERLAP,
     "Hinge": HINGE,
