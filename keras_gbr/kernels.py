@@ -27,14 +27,16 @@ class Projection(keras.layers.Layer):
 ```
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import keras
 from keras import layers
 
 from keras_gbr import _checks as check
+from keras_gbr._keras.attributes import stored, stored_name
+from keras_gbr._keras.layer_tree import all_layers, children, comes_with_keras, own_weights, walk
 from keras_gbr.maths.filters import Axes
 
 DENSE = (layers.Dense, layers.EinsumDense)
@@ -48,7 +50,6 @@ CONVOLUTIONS = (
     *SEPARABLE,
 )
 CELLS = (layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell)
-# Their cells have no public class.
 CONVOLUTIONAL_LSTMS = (layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)
 # Layers that compute through other layers with kernels.
 CONTAINERS = (
@@ -91,27 +92,27 @@ def kernels_of(layer: keras.Layer) -> list[Kernel]:
     Raises:
         ValueError: One of the layers is quantized or has LoRA enabled.
     """
+    # Their cells have no public class.
+    cells = {id(part.cell) for part in all_layers(layer) if isinstance(part, CONVOLUTIONAL_LSTMS)}
+
+    def rule_of(part: keras.Layer) -> dict[str, Axes]:
+        return CELL_RULE if id(part) in cells else _rule(part)
+
+    def inside(part: keras.Layer) -> list[keras.Layer]:
+        # A layer with a rule computes with nothing but its own kernels.
+        return children(part) if rule_of(part).keys() <= _declared(part).keys() else []
+
     found: dict[tuple[int, str], Kernel] = {}
-    for kernel in _walk(layer, ""):
-        found.setdefault((id(kernel.layer), kernel.attribute), kernel)
+    for path, part in chain([("", layer)], walk(layer, inside)):
+        rule = {**rule_of(part), **_declared(part)}
+        if rule:
+            check_plain(part)
+        for name, axes in rule.items():
+            if stored(part, name) is not None:
+                where = f"{path}/{name}" if path else name
+                kernel = Kernel(where, part, axes, stored_name(part, name))
+                found.setdefault((id(part), kernel.attribute), kernel)
     return list(found.values())
-
-
-def _walk(layer: keras.Layer, path: str, rule: dict[str, Axes] | None = None) -> Iterator[Kernel]:
-    rule = _rule(layer) if rule is None else rule
-    declared = _declared(layer)
-    rule = {**rule, **declared}
-    if rule:
-        check_plain(layer)
-    for name, axis in rule.items():
-        # `kernel` is a read-only property on some layers, the attribute itself on others.
-        attribute = name if name in vars(layer) else f"_{name}"
-        if vars(layer).get(attribute) is not None:
-            yield Kernel(path + name, layer, axis, attribute)
-    if rule.keys() == declared.keys():
-        of_cell = CELL_RULE if isinstance(layer, CONVOLUTIONAL_LSTMS) else None
-        for child in layer._layers:
-            yield from _walk(child, f"{path}{child.name}/", of_cell)
 
 
 def undeclared_weights(layer: keras.Layer) -> list[tuple[str, tuple[int, ...]]]:
@@ -127,9 +128,9 @@ def undeclared_weights(layer: keras.Layer) -> list[tuple[str, tuple[int, ...]]]:
     known = {id(kernel.variable) for kernel in kernels_of(layer)}
     return [
         (variable.name, tuple(variable.shape))
-        for part in dict.fromkeys(layer._flatten_layers())
-        if not _is_of_keras(type(part))
-        for variable in part._trainable_variables
+        for part in all_layers(layer)
+        if not comes_with_keras(type(part))
+        for variable in own_weights(part)
         if len(variable.shape) > 1 and id(variable) not in known
     ]
 
@@ -200,7 +201,7 @@ def check_layer(layer: Any, kinds: tuple[type, ...] = KINDS) -> None:
             "layer",
             layer,
         )
-    is_foreign = isinstance(layer, keras.Layer) and not _is_of_keras(type(layer))
+    is_foreign = isinstance(layer, keras.Layer) and not comes_with_keras(type(layer))
     if is_model or not (isinstance(layer, kinds) or (is_foreign and kinds is KINDS)):
         raise check.error(f"`layer` must be a {kind_names(kinds)} layer.", "layer", layer)
     check_plain(layer)
@@ -277,7 +278,3 @@ def kind_names(kinds: tuple[type, ...]) -> str:
     """The layer kinds as a phrase for an error: "Dense, Conv1D or Conv2D"."""
     names = [kind.__name__ for kind in kinds]
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
-def _is_of_keras(cls: type) -> bool:
-    return cls.__module__.split(".")[0] == "keras"

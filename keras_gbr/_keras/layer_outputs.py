@@ -7,8 +7,9 @@ from typing import Any
 import keras
 
 from keras_gbr import _checks as check
+from keras_gbr._keras.layer_tree import layers_of, walk
 from keras_gbr._keras.patching import replaced
-from keras_gbr._keras.transparent import Transparent
+from keras_gbr._keras.transparent import unwrapped, wrappers_of
 from keras_gbr.maths.precision import is_float
 
 
@@ -24,7 +25,7 @@ def layer_at(model: keras.Model, at: str | keras.Layer) -> keras.Layer:
     Raises:
         ValueError: There is none, or more than one, of that name.
     """
-    paths = dict(_paths(model, ""))
+    paths = _paths(model)
     if isinstance(at, keras.Layer):
         if not any(layer is at for layer in paths.values()):
             raise check.error(f"`at` must be a layer of model {model.name!r}.", "at", at)
@@ -47,17 +48,15 @@ def layer_at(model: keras.Model, at: str | keras.Layer) -> keras.Layer:
     raise check.error(expected, "at", at)
 
 
-def _paths(layer: keras.Layer, prefix: str) -> Iterator[tuple[str, keras.Layer]]:
-    """The layers inside of a model with their paths; a name of a wrapper and its layer is its."""
-    for child in layer.layers if isinstance(layer, keras.Model) else layer._layers:
-        path = prefix + child.name
-        yield path, child
-        inner = child
-        while isinstance(inner, Transparent):
-            inner = inner.layer
-            if inner.name != child.name:
-                yield f"{path}/{inner.name}", inner
-        yield from _paths(inner, f"{path}/")
+def _paths(model: keras.Model) -> dict[str, keras.Layer]:
+    """The layers inside of a model by their paths; a wrapper and its layer of one name are one."""
+    found = {}
+    for path, layer in walk(model, lambda part: layers_of(unwrapped(part))):
+        found[path] = layer
+        for wrapper in wrappers_of(layer):
+            if wrapper.layer.name != layer.name:
+                found[f"{path}/{wrapper.layer.name}"] = wrapper.layer
+    return found
 
 
 def input_index(model: keras.Model, x: Any, at: Any) -> int | None:

@@ -68,14 +68,10 @@ def _leave(target: Any, names: list[str]) -> None:
 
 def _set_class(target: Any, names: frozenset[str]) -> None:
     """Makes an object read the attributes in `names` by thread, and those alone."""
-    plain = _plain_class(type(target))
+    plain = vars(type(target)).get("_replaces", type(target))
     cls = _class_with(plain, names) if names else plain
     # Keras and PyTorch look at what is assigned to their objects; this is none of their business.
     object.__setattr__(target, "__class__", cls)
-
-
-def _plain_class(cls: type) -> type:
-    return vars(cls).get("_replaces", cls)
 
 
 @functools.cache
@@ -95,6 +91,8 @@ def _class_with(plain: type, names: frozenset[str]) -> type:
 
 class _Quiet:
     """Keeps from a class that it gets a subclass: it may note each, or ask for arguments."""
+
+    _replaces: type
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         pass

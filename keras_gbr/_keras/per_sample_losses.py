@@ -47,6 +47,11 @@ class _PerSample:
         return values
 
 
+def compiled_loss(model: keras.Model) -> Any:
+    """The loss container of a compiled model, a function of labels and outputs; else `None`."""
+    return getattr(model, "_compile_loss", None)
+
+
 def _sample_means(values: Any) -> Any:
     return ops.mean(ops.reshape(values, (ops.shape(values)[0], -1)), axis=1)
 

@@ -1,6 +1,8 @@
-"""Configurations that mean the same under every backend."""
+"""What Keras saves of an object: its configuration, or the arguments of its constructor."""
 
 from typing import Any
+
+import keras
 
 # Under PyTorch Keras puts classes of its own in the place of its optimizers, and writes their
 # names into what it saves. Another backend would load them and fail in the first step.
@@ -21,3 +23,12 @@ def portable(config: Any) -> Any:
     if str(config.get("module")).startswith(_OWN_OPTIMIZERS):
         config |= {"module": "keras.optimizers", "registered_name": None}
     return config
+
+
+def constructor_arguments(layer: keras.Layer) -> dict[str, Any] | None:
+    """The arguments that a layer was made with, if they are all numbers and strings.
+
+    Keras remembers them for classes that have no `get_config` of their own.
+    """
+    remembered = getattr(layer, "_auto_config", None)
+    return None if remembered is None else dict(remembered.config)

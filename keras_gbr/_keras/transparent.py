@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from keras_gbr._keras.layer_tree import children, comes_with_keras
+
 
 class Transparent(keras.layers.Wrapper):
     """A wrapper that is called as the layer inside it and leaves masks and dtypes to it.
@@ -27,9 +29,7 @@ class Transparent(keras.layers.Wrapper):
         self.supports_masking = layer.supports_masking
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        inner = self.layer
-        while isinstance(inner, Transparent):
-            inner = inner.layer
+        inner = unwrapped(self)
         if not self.built and _needs_call(inner, args, kwargs):
             with keras.name_scope(self.name):
                 inner(*_symbolic(args), **_symbolic(kwargs))
@@ -69,6 +69,28 @@ class Transparent(keras.layers.Wrapper):
         return super().from_config(dict(config), custom_objects)
 
 
+def unwrapped(layer: Any, wrappers: Any = Transparent, until: Any = ()) -> Any:
+    """The layer inside of all wrappers; a layer without one, or anything else, itself.
+
+    Args:
+        layer: The layer.
+        wrappers: The class of wrappers to look into, or a tuple of classes.
+        until: As `wrappers`: those of them to stop at.
+    """
+    while isinstance(layer, wrappers) and not isinstance(layer, until):
+        layer = layer.layer
+    return layer
+
+
+def wrappers_of(layer: Any) -> list[Transparent]:
+    """A wrapper and the wrappers inside of it, from the outside; none of another layer."""
+    found = []
+    while isinstance(layer, Transparent):
+        found.append(layer)
+        layer = layer.layer
+    return found
+
+
 def build_from_shapes(layer: keras.Layer, *args: Any, **kwargs: Any) -> None:
     """Builds a layer as `layer.build` does, also one that leaves that to its first call.
 
@@ -96,12 +118,12 @@ def _needs_call(layer: keras.Layer, args: Any, kwargs: Any) -> bool:
     if _is_built_by_call(layer):
         return True
     leaves = keras.tree.flatten((args, kwargs))
-    is_foreign = type(layer).__module__.split(".")[0] != "keras"
+    is_foreign = not comes_with_keras(type(layer))
     return is_foreign and _has_unbuilt(layer) and sum(hasattr(v, "shape") for v in leaves) > 1
 
 
 def _has_unbuilt(layer: keras.Layer) -> bool:
-    return any(not child.built for child in layer._layers)
+    return any(not child.built for child in children(layer))
 
 
 def _symbolic(arguments: Any) -> Any:

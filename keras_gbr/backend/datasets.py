@@ -7,7 +7,7 @@ from typing import Any
 
 def is_dataset(x: Any) -> bool:
     """Whether `x` is a dataset of `tf.data`, PyTorch or `grain`, an iterable of batches."""
-    return _is_tf_dataset(x) or _is_data_loader(x) or _is_of_grain(x)
+    return _is_tf_dataset(x) or _is_of(x, "torch.utils.data", "DataLoader") or _is_of_grain(x)
 
 
 def num_batches(dataset: Any) -> float | None:
@@ -25,10 +25,6 @@ def num_batches(dataset: Any) -> float | None:
 
 def _is_tf_dataset(x: Any) -> bool:
     return _is_of(x, "tensorflow", "data", "Dataset")
-
-
-def _is_data_loader(x: Any) -> bool:
-    return _is_of(x, "torch.utils.data", "DataLoader")
 
 
 def _is_of_grain(x: Any) -> bool:

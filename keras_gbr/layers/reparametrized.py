@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar
 
 import keras
@@ -10,6 +11,7 @@ from keras import ops
 
 from keras_gbr import _checks as check
 from keras_gbr import backend
+from keras_gbr._keras.layer_tree import all_layers, children, walk
 from keras_gbr._keras.patching import replaced
 from keras_gbr._keras.transparent import Transparent
 from keras_gbr.kernels import KINDS, Kernel, check_kernels, check_layer, kernels_of
@@ -103,9 +105,10 @@ class Reparametrized(Transparent):
         kernels = check_kernels(self.layer)
         for kernel in kernels:
             self.check_kernel(kernel)
+        names = [kernel.name.replace("/", "_") for kernel in kernels]
         self.kernel_parameters = [
-            self.build_parameter(kernel, "" if len(kernels) == 1 else f"{_flat(kernel.name)}_")
-            for kernel in kernels
+            self.build_parameter(kernel, f"{name}_" if len(kernels) > 1 else "")
+            for kernel, name in zip(kernels, names, strict=True)
         ]
 
     def check_kernel(self, kernel: Kernel) -> None:
@@ -170,18 +173,13 @@ class Reparametrized(Transparent):
 
 def _check_unwrapped(layer: Any) -> None:
     """Refuses a layer whose kernels, or those of a layer inside, are replaced already."""
-    if isinstance(layer, Reparametrized):
-        raise check.error(
-            "`layer` must not be wrapped already: one function of the kernel at a time.",
-            "layer",
-            layer,
-        )
-    for child in getattr(layer, "_layers", ()):
-        _check_unwrapped(child)
-
-
-def _flat(name: str) -> str:
-    return name.replace("/", "_")
+    for part in all_layers(layer) if isinstance(layer, keras.Layer) else ():
+        if isinstance(part, Reparametrized):
+            raise check.error(
+                "`layer` must not be wrapped already: one function of the kernel at a time.",
+                "layer",
+                part,
+            )
 
 
 @contextmanager
@@ -226,8 +224,8 @@ def kernels_in_use(layer: keras.Layer) -> Iterator[tuple[str, Any]]:
         `/<kernel>` if it has several kernels.
     """
     seen: set[int] = set()
-    for part in _parts(layer):
-        if id(part) in seen:
+    for _, part in chain([("", layer)], walk(layer, _inside)):
+        if id(part) in seen or isinstance(part, keras.Model) or _is_passing(part):
             continue
         seen.add(id(part))
         if isinstance(part, Reparametrized):
@@ -238,12 +236,10 @@ def kernels_in_use(layer: keras.Layer) -> Iterator[tuple[str, Any]]:
             yield part.name if len(kernels) == 1 else f"{part.name}/{name}", kernel
 
 
-def _parts(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """The layers of a model and of the models in it, without wrappers that replace no kernel."""
-    if isinstance(layer, keras.Model):
-        for child in layer._layers:
-            yield from _parts(child)
-    elif isinstance(layer, Transparent) and not isinstance(layer, Reparametrized):
-        yield from _parts(layer.layer)
-    else:
-        yield layer
+def _inside(layer: keras.Layer) -> list[keras.Layer]:
+    """The layers inside a model, or inside a wrapper that replaces no kernel."""
+    return children(layer) if isinstance(layer, keras.Model) or _is_passing(layer) else []
+
+
+def _is_passing(layer: keras.Layer) -> bool:
+    return isinstance(layer, Transparent) and not isinstance(layer, Reparametrized)

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_gbr._keras.noted_losses import kept_losses
+
 
 @contextmanager
 def unchanged(model: keras.Model, trainable: bool = False) -> Iterator[Callable[[], None]]:
@@ -24,16 +26,13 @@ def unchanged(model: keras.Model, trainable: bool = False) -> Iterator[Callable[
     """
     variables = model.variables if trainable else model.non_trainable_variables
     values = [np.array(ops.convert_to_numpy(variable.value)) for variable in variables]
-    noted = [(layer, list(layer._losses)) for layer in model._flatten_layers()]
 
     def restore() -> None:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
 
-    try:
-        yield restore
-    finally:
-        restore()
-        for layer, losses in noted:
-            layer._losses.clear()
-            layer._losses.extend(losses)
+    with kept_losses(model):
+        try:
+            yield restore
+        finally:
+            restore()

@@ -9,8 +9,10 @@ import keras
 from keras import ops
 
 from keras_gbr import backend
+from keras_gbr._keras.calls import call
 from keras_gbr._keras.layer_outputs import input_index, layer_at, replaced_outputs, require_batched
-from keras_gbr._keras.per_sample_losses import per_sample_losses
+from keras_gbr._keras.layer_tree import all_layers
+from keras_gbr._keras.per_sample_losses import compiled_loss, per_sample_losses
 from keras_gbr.penalties.inputs import (
     as_taken,
     check_differentiable,
@@ -81,7 +83,7 @@ class ForwardPass:
                 floats,
                 watches=bool(at),
                 parameters=model.trainable_weights if parameters else None,
-                layers=model._flatten_layers(),
+                layers=all_layers(model),
             )
         inputs = {
             index: [leaf] if is_differentiable(leaf) else []
@@ -106,9 +108,7 @@ class ForwardPass:
         return watch(layer, tensor)
 
     def _run(self, x: Any) -> Any:
-        if self.model._call_has_training_arg:
-            return self.model(x, training=self._training)
-        return self.model(x)
+        return call(self.model, x, self._training)
 
     def _with_floats(self, floats: list[Any]) -> Any:
         """The inputs with other floating-point tensors in place of theirs."""
@@ -184,7 +184,7 @@ class ForwardPass:
         Returns:
             Tensor `(batch_size,)`.
         """
-        return per_sample_losses(self.model._compile_loss, self.y, y_pred)
+        return per_sample_losses(compiled_loss(self.model), self.y, y_pred)
 
     def sample_mean(self, values: Any) -> Any:
         """The mean over the batch, weighted as the mean of the loss is.

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_gbr import _checks as check
+from keras_gbr._keras.layer_tree import is_built_from_graph
 from keras_gbr.maths.precision import at_least_float32, is_float
 
 # What tells the tensors that are no plain arrays from those that are.
@@ -109,15 +110,16 @@ def layout(tensor: Any) -> str:
 
 def _declared(model: keras.Model, x: Any) -> list[Any]:
     """What the model says of each leaf of its data, `None` where it says nothing."""
-    functional = model if isinstance(model, keras.Function) else getattr(model, "_functional", None)
+    inputs = getattr(model, "inputs", None) if is_built_from_graph(model) else None
     number = len(keras.tree.flatten(x))
-    if functional is None:
+    if inputs is None:
         return [None] * number
-    if isinstance(x, dict) and not isinstance(functional.input, dict):
-        named = {tensor.name: tensor for tensor in functional.inputs}
+    is_dict = isinstance(model, keras.Function) and isinstance(model.input, dict)
+    if isinstance(x, dict) and not is_dict:
+        named = {tensor.name: tensor for tensor in inputs}
         found = keras.tree.flatten({key: named.get(key) for key in x})
     else:
-        found = list(functional.inputs)
+        found = list(inputs)
     return [*found, *[None] * number][:number]
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_gbr._keras.layer_tree import is_graph
-from keras_gbr._keras.transparent import Transparent
+from keras_gbr._keras.layer_tree import comes_with_keras, is_graph
+from keras_gbr._keras.symbolic import producer
+from keras_gbr._keras.transparent import Transparent, unwrapped
 from keras_gbr.maths.precision import at_least_float32
 
 PROBABILITIES, LOGITS = "probabilities", "logits"
@@ -88,27 +89,21 @@ def _held(model: keras.Model, index: int) -> str | None:
 
 
 def _held_by(tensor: Any) -> str | None:
-    operation, node_index, tensor_index = tensor._keras_history
-    while isinstance(operation, (Transparent, layers.TimeDistributed)):
-        operation = operation.layer
+    call = producer(tensor)
+    operation = unwrapped(call.operation, (Transparent, layers.TimeDistributed))
     if isinstance(operation, keras.Model):
-        return _held(operation, tensor_index)
+        return _held(operation, call.output_index)
     if isinstance(operation, (layers.Softmax, layers.Activation)) or _name(operation) in (
         "Softmax",
         "Sigmoid",
     ):
         return _held_after(operation)
-    inputs = operation._inbound_nodes[node_index].input_tensors if _is_plain(tensor) else []
+    inputs = call.inputs if operation is call.operation else []
     if _name(operation) in (*_REARRANGING, *_AVERAGING, *_LINEAR):
         found = {_held_by(each) for each in inputs}
         allowed = {LOGITS} if _name(operation) in _LINEAR else {LOGITS, PROBABILITIES}
         return found.pop() if len(found) == 1 and found <= allowed else None
     return _held_after(operation) if hasattr(operation, "activation") else None
-
-
-def _is_plain(tensor: Any) -> bool:
-    """Whether the layer of a tensor keeps the nodes itself, as inside of no wrapper."""
-    return not isinstance(tensor._keras_history.operation, (Transparent, layers.TimeDistributed))
 
 
 def _held_after(operation: Any) -> str | None:
@@ -124,7 +119,7 @@ def _held_after(operation: Any) -> str | None:
 def _name(operation: Any) -> str:
     """The name of an operation of Keras. A class of one's own may mean something else by it."""
     cls = type(operation)
-    return cls.__name__ if cls.__module__.split(".")[0] == "keras" else ""
+    return cls.__name__ if comes_with_keras(cls) else ""
 
 
 def _losses(model: keras.Model) -> list[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_gbr import _checks as check
-from keras_gbr._keras.layer_tree import check_built
+from keras_gbr._keras.layer_tree import all_layers, check_built, comes_with_keras
 from keras_gbr.kernels import kernels_of
 from keras_gbr.layers.equal_norm import ENC, check_kernel
 from keras_gbr.layers.regularized import Regularized
@@ -190,7 +190,7 @@ def _wrapped(
 
 def _warn_of_small_outputs(model: keras.Model) -> None:
     """Warns if kernels of norm 1 make outputs that vanish, as in VGG16."""
-    parts = list(dict.fromkeys(model._flatten_layers()))
+    parts = all_layers(model)
     if any("Normalization" in type(part).__name__ for part in parts):
         return
     shrinkage = 1.0
@@ -216,6 +216,6 @@ def _warn_of_small_outputs(model: keras.Model) -> None:
 def _class_for(model: keras.Model, plain: type) -> type:
     """The class of a model if it has the constructor of the plain class, else the nearest one."""
     constructor = next(cls for cls in type(model).__mro__ if "__init__" in vars(cls))
-    if constructor is GBRModel or constructor.__module__.split(".")[0] == "keras":
+    if constructor is GBRModel or comes_with_keras(constructor):
         return type(model)
     return GBRModel if isinstance(model, GBRMixin) and plain is keras.Model else plain

@@ -10,9 +10,11 @@ from typing import Any
 import keras
 
 from keras_gbr import _checks as check
-from keras_gbr.surgery.duplicates import duplicate
+from keras_gbr._keras.attributes import stored
+from keras_gbr._keras.layer_tree import all_layers, comes_with_keras, layers_of
+from keras_gbr._keras.saved_config import constructor_arguments
+from keras_gbr._keras.structural_copy import structural_copy
 from keras_gbr.surgery.likeness import check_like, is_custom
-from keras_gbr.surgery.state import children
 
 Edit = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -48,7 +50,7 @@ def clone(
     if isinstance(layer, keras.Model) and layer.compiled:
         raise _cannot_copy(layer, errors[0], "; and it is compiled") from errors[0]
     try:
-        new = duplicate(layer, replace)
+        new = structural_copy(layer, replace)
     except Exception as error:
         raise _cannot_copy(layer, errors[0], f"; and copied part by part, {error}") from errors[0]
     _check_is_new(layer, new)
@@ -108,10 +110,10 @@ def _reserialized(layer: keras.Layer, edit: Edit) -> keras.Layer:
 
 def _from_constructor(layer: keras.Layer, edit: Edit) -> keras.Layer:
     """By the arguments that Keras remembers, which are only numbers and strings."""
-    remembered = getattr(layer, "_auto_config", None)
-    if remembered is None:
+    arguments = constructor_arguments(layer)
+    if arguments is None:
         raise TypeError("the constructor takes more than numbers and strings")
-    return type(layer)(**edit(dict(remembered.config)))
+    return type(layer)(**edit(arguments))
 
 
 def _taken(cls: type, config: dict[str, Any]) -> dict[str, Any]:
@@ -130,15 +132,15 @@ def _taken(cls: type, config: dict[str, Any]) -> dict[str, Any]:
 def _name_alike(old: keras.Layer, new: keras.Layer) -> None:
     """Gives a copy the names of the layers inside, which a constructor may not fix."""
     new.name = old.name
-    inner = children(old), children(new)
+    inner = layers_of(old), layers_of(new)
     if len(inner[0]) == len(inner[1]):
         for pair in zip(*inner, strict=True):
             _name_alike(*pair)
 
 
 def _check_is_new(old: keras.Layer, new: keras.Layer) -> None:
-    held = {id(part) for part in old._flatten_layers()}
-    for part in new._flatten_layers():
+    held = {id(part) for part in all_layers(old)}
+    for part in all_layers(new):
         if id(part) in held:
             raise check.error(
                 f"`{type(old).__name__}.get_config()` must return layers serialized, by "
@@ -167,11 +169,11 @@ def _unbuilt(config: Any) -> Any:
 
 def _own_objects(layer: keras.Layer) -> dict[str, Any]:
     """The user's classes and functions in a layer, so that Keras finds the unregistered ones."""
-    parts = layer._flatten_layers()
+    parts = all_layers(layer)
     held = [value for part in parts for value in vars(part).values()]
     functions = [value for value in held if _is_function(value)]
     found = [type(value) for value in (*parts, *held) if hasattr(value, "get_config")] + functions
-    return {one.__name__: one for one in found if one.__module__.split(".")[0] != "keras"}
+    return {one.__name__: one for one in found if not comes_with_keras(one)}
 
 
 def _config(layer: keras.Layer) -> dict[str, Any]:
@@ -183,7 +185,7 @@ def _config(layer: keras.Layer) -> dict[str, Any]:
 
 def _lambdas(layer: keras.Layer, config: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a layer that are unnamed functions, which cannot be looked up by name."""
-    held = {key: vars(layer).get(key, vars(layer).get(f"_{key}")) for key in config}
+    held = {key: stored(layer, key) for key in config}
     return {
         key: value
         for key, value in held.items()
@@ -194,13 +196,3 @@ def _lambdas(layer: keras.Layer, config: dict[str, Any]) -> dict[str, Any]:
 
 def _is_function(value: Any) -> bool:
     return isinstance(value, FunctionType)
-
-
-def same_operation(old: keras.Operation) -> keras.Operation:
-    """The same operation on tensors, without the tensors that it was applied to.
-
-    Not every operation has a configuration. None has a state.
-    """
-    new = object.__new__(type(old))
-    vars(new).update(vars(old), _inbound_nodes=[], _outbound_nodes=[])
-    return new

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_gbr._keras.transparent import Transparent
-from keras_gbr.surgery.state import children
+from keras_gbr._keras.layer_tree import all_layers, layers_of, own_variables
+from keras_gbr._keras.transparent import Transparent, unwrapped
 
 SIMPLE = (bool, int, float, str, type(None))
 KNOWN = ("keras", "keras_gbr")
@@ -22,7 +22,7 @@ class UnlikeError(ValueError):
 
 def is_custom(layer: keras.Layer) -> bool:
     """Whether a layer holds layers or settings from outside of Keras and this package."""
-    parts = layer._flatten_layers()
+    parts = all_layers(layer)
     return any(_is_own(part) for part in parts) or any(
         _is_own(value) for part in parts for value in vars(part).values() if _is_object(value)
     )
@@ -56,16 +56,16 @@ def _builds_itself(layer: keras.Layer) -> bool:
 
 
 def _compare(old: keras.Layer, new: keras.Layer, started: bool) -> None:
-    while isinstance(old, Transparent) and not isinstance(new, Transparent):
-        old = old.layer
+    if not isinstance(new, Transparent):
+        old = unwrapped(old)
     _compare_settings(old.name, vars(old), vars(new), started)
     if started and new.built:
-        shapes = [sorted(_shapes(layer)) for layer in (old, new)]
+        shapes = [sorted(tuple(v.shape) for v in own_variables(layer)) for layer in (old, new)]
         if not isinstance(old, Transparent) and shapes[0] != shapes[1]:
             raise UnlikeError(
                 f"the variables of {old.name!r} would be {shapes[1]}, not {shapes[0]}"
             )
-    inner = children(old), children(new)
+    inner = layers_of(old), layers_of(new)
     # Layers that only `build` makes are unknown to a wrapper until then.
     if len(inner[0]) != len(inner[1]) and (new.built or _is_own(old)):
         raise UnlikeError(f"{old.name!r} would hold {len(inner[1])} layers, not {len(inner[0])}")
@@ -74,11 +74,6 @@ def _compare(old: keras.Layer, new: keras.Layer, started: bool) -> None:
             if started and new.built and pair[0].variables and not pair[1].built:
                 raise UnlikeError(f"`build` of {old.name!r} would leave {pair[0].name!r} unbuilt")
             _compare(*pair, started and pair[1].built)
-
-
-def _shapes(layer: keras.Layer) -> list[tuple[int, ...]]:
-    inherited = {id(variable) for child in layer._layers for variable in child.variables}
-    return [tuple(one.shape) for one in layer.variables if id(one) not in inherited]
 
 
 def _compare_settings(

@@ -6,8 +6,9 @@ import keras
 
 from keras_gbr import _checks as check
 from keras_gbr._keras.layer_tree import check_built, is_graph
+from keras_gbr._keras.symbolic import producer, without_calls
 from keras_gbr.surgery import subclassed
-from keras_gbr.surgery.clone import clone, same_operation
+from keras_gbr.surgery.clone import clone
 from keras_gbr.surgery.state import copy_own_state, copy_state
 
 # Takes a layer of the old model. Returns the layer to put in its place, and the part of that layer
@@ -62,7 +63,7 @@ class _Rebuild:
             make = self._stack if isinstance(old, keras.Sequential) else self._graph
             return make(old)
         if not isinstance(old, keras.Layer):
-            return same_operation(old)
+            return without_calls(old)
         self._check_owns_its_variables(old)
         new, heir = self.change(old)
         self.layers.append((old, new, heir))
@@ -128,4 +129,4 @@ def _build(old: keras.Layer, new: keras.Layer) -> None:
 
 def _same_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
     """A new input like an input of a model, with the name of its input layer."""
-    return clone(tensor._keras_history.operation).output
+    return clone(producer(tensor).operation).output

@@ -1,12 +1,13 @@
 """Selects the layers of a model that are changed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from keras_gbr import _checks as check
+from keras_gbr._keras.layer_tree import all_layers, walk
 from keras_gbr.kernels import kernels_of
 from keras_gbr.layers.reparametrized import Reparametrized
 
@@ -83,18 +84,14 @@ def candidates(model: keras.Model, layers: Layers) -> list[Place]:
 def places_of(model: keras.Model) -> list[Place]:
     """The layers of a model and of the models in it, each once."""
     paths: dict[int, tuple[keras.Layer, list[str]]] = {}
-    for path, layer in _walk(model, ""):
-        paths.setdefault(id(layer), (layer, []))[1].append(path)
+    for path, layer in walk(model, _models_layers):
+        if not isinstance(layer, keras.Model):
+            paths.setdefault(id(layer), (layer, []))[1].append(path)
     return [Place(layer, tuple(found)) for layer, found in paths.values()]
 
 
-def _walk(model: keras.Model, prefix: str) -> Iterator[tuple[str, keras.Layer]]:
-    for layer in model.layers:
-        path = prefix + layer.name
-        if isinstance(layer, keras.Model):
-            yield from _walk(layer, f"{path}/")
-        else:
-            yield path, layer
+def _models_layers(layer: keras.Layer) -> list[keras.Layer]:
+    return layer.layers if isinstance(layer, keras.Model) else []
 
 
 def _named(places: list[Place], layers: Any) -> list[Place]:
@@ -147,4 +144,4 @@ def cannot_change(place: Place, reason: ValueError) -> ValueError:
 
 def is_unwrapped(layer: keras.Layer) -> bool:
     """Whether no kernel of a layer, or of a layer inside it, is replaced by a wrapper."""
-    return not any(isinstance(part, Reparametrized) for part in layer._flatten_layers())
+    return not any(isinstance(part, Reparametrized) for part in all_layers(layer))

@@ -8,7 +8,8 @@ import keras
 from keras import ops
 
 from keras_gbr import _checks as check
-from keras_gbr._keras.transparent import Transparent
+from keras_gbr._keras.layer_tree import layers_of, own_variables
+from keras_gbr._keras.transparent import Transparent, unwrapped, wrappers_of
 from keras_gbr.kernels import kernels_of
 from keras_gbr.layers.reparametrized import Reparametrized
 
@@ -26,15 +27,12 @@ def copy_state(source: keras.Layer, target: keras.Layer) -> None:
     Raises:
         ValueError: The two do not have the same layers and variables.
     """
-    trainable, wrappers = source.trainable, []
-    while isinstance(source, Transparent) and not isinstance(target, Transparent):
-        wrappers.append(source)
-        source = source.layer
-        trainable = trainable and source.trainable
+    wrappers = [] if isinstance(target, Transparent) else wrappers_of(source)
+    source = unwrapped(source) if wrappers else source
     # The flag goes down to all inner layers, so it is set before theirs.
-    target.trainable = trainable
+    target.trainable = all(layer.trainable for layer in (*wrappers, source))
     copy_own_state(source, target)
-    for pair in _aligned(source, children(source), children(target)):
+    for pair in _aligned(source, layers_of(source), layers_of(target)):
         copy_state(*pair)
     for wrapper in wrappers:
         if isinstance(wrapper, Reparametrized):
@@ -44,7 +42,7 @@ def copy_state(source: keras.Layer, target: keras.Layer) -> None:
 
 def copy_own_state(source: keras.Layer, target: keras.Layer) -> None:
     """`copy_state` without the layers inside."""
-    for old, new in _matched(source, _own_variables(source), _own_variables(target)):
+    for old, new in _matched(source, own_variables(source), own_variables(target)):
         if tuple(old.shape) != tuple(new.shape):
             raise _unlike(source, tuple(old.shape), tuple(new.shape))
         # A copy: under JAX two variables may hold one array, and training one of them deletes it.
@@ -59,17 +57,6 @@ def copy_own_state(source: keras.Layer, target: keras.Layer) -> None:
             target.load_assets(folder)
     if hasattr(target, "finalize_state"):  # what a preprocessing layer derives from its weights
         target.finalize_state()
-
-
-def children(layer: keras.Layer) -> list[keras.Layer]:
-    """The layers directly inside a layer or model."""
-    return layer.layers if isinstance(layer, keras.Model) else layer._layers
-
-
-def _own_variables(layer: keras.Layer) -> list[Any]:
-    """All state that the layer itself holds, including that of random generators."""
-    inherited = {id(variable) for child in layer._layers for variable in child.variables}
-    return [variable for variable in layer.variables if id(variable) not in inherited]
 
 
 def _matched(layer: keras.Layer, old: Sequence[Any], new: Sequence[Any]) -> list[tuple[Any, Any]]:

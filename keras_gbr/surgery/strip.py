@@ -5,7 +5,8 @@ from typing import Any
 import keras
 
 from keras_gbr import _checks as check
-from keras_gbr._keras.transparent import Transparent
+from keras_gbr._keras.layer_tree import all_layers
+from keras_gbr._keras.transparent import Transparent, unwrapped
 from keras_gbr.regularizers import PACKAGE
 from keras_gbr.surgery.clone import clone
 from keras_gbr.surgery.rebuild import rebuilt
@@ -52,12 +53,9 @@ def strip(model: keras.Model) -> keras.Model:
 
 
 def _plain(layer: keras.Layer) -> tuple[keras.Layer, keras.Layer]:
-    inner = layer
-    while isinstance(inner, Transparent):
-        inner = inner.layer
-    plain = clone(inner, _without_package, _plain_object)
+    plain = clone(unwrapped(layer), _without_package, _plain_object)
     plain.name = layer.name
-    hidden = [part.name for part in plain._flatten_layers() if isinstance(part, Transparent)]
+    hidden = [part.name for part in all_layers(plain) if isinstance(part, Transparent)]
     if hidden:
         raise check.error(
             f"Layer {layer.name!r} must not create wrappers of keras_gbr in its code: they "
@@ -71,8 +69,7 @@ def _plain(layer: keras.Layer) -> tuple[keras.Layer, keras.Layer]:
 
 def _plain_object(value: Any) -> Any:
     """The replacement of a part of a layer, without anything of this package."""
-    while isinstance(value, Transparent):
-        value = value.layer
+    value = unwrapped(value)
     is_setting = isinstance(value, (keras.regularizers.Regularizer, keras.constraints.Constraint))
     is_own = type(value).__module__.split(".")[0] == __name__.split(".")[0]
     return None if is_setting and is_own else value

@@ -1,12 +1,14 @@
 """Puts other layers into a model with a `call` of its own."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from keras_gbr import _checks as check
+from keras_gbr._keras.attributes import forget_layers, with_layers
+from keras_gbr._keras.layer_tree import children, is_built_from_graph
 
 Replace = Callable[[keras.Layer], keras.Layer]
 
@@ -17,7 +19,7 @@ def check_class(model: keras.Model) -> None:
     Raises:
         ValueError: `model` is such a model.
     """
-    if isinstance(model, (keras.Function, keras.Sequential)):
+    if is_built_from_graph(model):
         raise check.error(
             f"Model {model.name!r} must not have both a graph of layers and a `call` of its own, "
             "which the graph does not show. Without that `call` it is "
@@ -41,21 +43,19 @@ def swapped(old: keras.Model, new: keras.Model, replace: Replace) -> keras.Model
     Raises:
         ValueError: The model keeps a layer where it cannot be replaced, or cannot be built.
     """
-    new._tracker.unlock()
-    for layer in list(new._layers):
-        new._tracker.untrack(layer)
+    forget_layers(new)
     replaced: dict[int, keras.Layer] = {}
 
     def put(layer: keras.Layer) -> keras.Layer:
         replaced[id(layer)] = replace(layer)
         return replaced[id(layer)]
 
-    for name, value in _attributes(old):
+    for name, value in with_layers(old):
         setattr(new, name, _mapped(value, put))
     if not new.built:
         build_like(old, new)
-    expected = {id(replaced.get(id(layer))) for layer in old._layers}
-    if expected != {id(layer) for layer in new._layers}:
+    expected = {id(replaced.get(id(layer))) for layer in children(old)}
+    if expected != {id(layer) for layer in children(new)}:
         raise check.error(
             f"Model {old.name!r} must create its layers in its constructor and keep them in "
             "attributes, or in lists and dicts there: only so can they be replaced. Write the "
@@ -87,29 +87,6 @@ def cannot_build(layer: keras.Layer) -> ValueError:
         "layer",
         layer,
     )
-
-
-def _attributes(model: keras.Model) -> list[tuple[str, Any]]:
-    """Names and values of the attributes that hold layers, in the order of the layers."""
-    # PyTorch keeps attributes that are layers elsewhere.
-    held = {**vars(model), **getattr(model, "_modules", {})}
-    order = [id(layer) for layer in model._layers]
-    found = []
-    for name, value in held.items():
-        # The records of Keras, TensorFlow and PyTorch follow from the other attributes.
-        if name not in ("_layers", "_modules") and not name.startswith("_self_"):
-            places = [order.index(id(layer)) for layer in _layers_in(value) if id(layer) in order]
-            if places:
-                found.append((min(places), name, value))
-    return [(name, value) for _, name, value in sorted(found, key=lambda each: each[0])]
-
-
-def _layers_in(value: Any) -> Iterator[keras.Layer]:
-    if isinstance(value, keras.Layer):
-        yield value
-    elif isinstance(value, (dict, list, tuple, set)):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _layers_in(part)
 
 
 def _mapped(value: Any, replace: Replace) -> Any:

@@ -10,7 +10,8 @@ import keras
 
 from keras_gbr import _checks as check
 from keras_gbr import backend
-from keras_gbr._keras.per_sample_losses import per_sample_losses
+from keras_gbr._keras.evaluation import EvaluatesLess
+from keras_gbr._keras.per_sample_losses import compiled_loss, per_sample_losses
 from keras_gbr._keras.saved_config import portable
 from keras_gbr.penalties import Penalty
 from keras_gbr.penalties.forward_pass import ForwardPass
@@ -18,7 +19,7 @@ from keras_gbr.training.compile_penalties import Terms
 from keras_gbr.training.trainer import Trainer, jit_compile
 
 
-class GBRMixin(Trainer):
+class GBRMixin(EvaluatesLess, Trainer):
     """Adds `compile(penalties=[...])` to a `keras.Model`; goes before it in a subclass.
 
     `fit` then minimises the compiled loss plus the weighted penalties. Each step runs the model
@@ -93,7 +94,7 @@ class GBRMixin(Trainer):
         if "loss" in inspect.signature(compile_model).parameters:
             _check_loss(checked, given.get("loss"))
         compile_model(*args, **kwargs)
-        _check_loss(checked, self._compile_loss)
+        _check_loss(checked, compiled_loss(self))
         self._terms = Terms(checked, check_numerics)
         self._terms.jit_compile = asked
         _check_metrics(self, self._terms.metrics)
@@ -163,8 +164,8 @@ class GBRMixin(Trainer):
                 batch. Keras divides a mean over samples by the number of replicas, and such a
                 number not.
         """
-        if backend.num_replicas() > 1 and self._compile_loss is not None:
-            per_sample_losses(self._compile_loss, y, y_pred)
+        if backend.num_replicas() > 1 and compiled_loss(self) is not None:
+            per_sample_losses(compiled_loss(self), y, y_pred)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -191,14 +192,6 @@ class GBRMixin(Trainer):
         """Logs without the metrics of the penalties."""
         names = {penalty.name for penalty in self._terms.penalties}
         return {name: value for name, value in logs.items() if name not in names}
-
-    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
-        # Keras takes the metrics of all replicas where the logs have all metrics. Those of
-        # `evaluate` lack the penalties, and are means of each replica's own.
-        results = self.without_penalties(self.get_metrics_result())
-        if isinstance(logs, dict) and logs.keys() == results.keys():
-            return results
-        return super()._get_metrics_result_or_logs(logs)
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """The configuration that `compile_from_config` takes, penalties included."""

@@ -4,6 +4,8 @@ import warnings
 from abc import abstractmethod
 from typing import Any
 
+from keras_gbr._keras.calls import training_loss
+
 
 class StatefulTrainer:
     """A `Trainer` where the variables hold their values while a step runs."""
@@ -26,7 +28,7 @@ class StatefulTrainer:
 def penalized(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, dict[str, Any]]:
     """The forward pass of a step, the loss with its penalties, and what that consists of."""
     forward = model.forward_pass(x, y, sample_weight, training=True)
-    loss = model._compute_loss(x, y, forward.y_pred, sample_weight, training=True)
+    loss = training_loss(model, x, y, forward.y_pred, sample_weight)
     values = {"the loss": loss}
     return forward, model.penalized_loss(loss, forward, values), values
 

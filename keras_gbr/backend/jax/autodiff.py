@@ -10,6 +10,7 @@ import keras
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from keras_gbr._keras.masks import mask_of, with_mask
+from keras_gbr._keras.noted_losses import losses_of, note_again
 from keras_gbr._keras.stateless import Sandbox
 
 
@@ -108,10 +109,7 @@ class _Pure:
         effects = {
             "watched": watched,
             "updates": [value for _, value in sandbox.updates],
-            "losses": [
-                [loss for loss in sandbox.losses if id(loss) in layer._loss_ids]
-                for layer in self.layers
-            ],
+            "losses": [losses_of(layer, sandbox.losses) for layer in self.layers],
             "masks": [mask_of(leaf) for leaf in keras.tree.flatten(output)],
         }
         return output, effects
@@ -121,10 +119,7 @@ class _Pure:
         for variable, value in zip(self._updated, effects["updates"], strict=True):
             variable.assign(value)
         for layer, losses in zip(self.layers, effects["losses"], strict=True):
-            # The losses that the call has left are gone; another object may get the number.
-            layer._loss_ids.clear()
-            if losses:
-                layer.add_loss(losses)
+            note_again(layer, losses)
 
 
 def _with_masks(output: Any, masks: list[Any]) -> Any:

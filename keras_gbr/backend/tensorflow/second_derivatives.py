@@ -15,6 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_gbr._keras.layer_tree import all_layers
 from keras_gbr.backend.tensorflow.gradients import called_functions, is_missing
 from keras_gbr.backend.tensorflow.paths import (
     MissingDerivativeError,
@@ -171,7 +172,7 @@ def _place(calls: list[Any], model: Any) -> str:
     What a gradient of one's own makes has no scope: what it comes from tells then, be it of the
     same layer or the input of it. The gradients of other layers do not.
     """
-    layers = {layer.name for layer in model._flatten_layers(include_self=False)}
+    layers = {layer.name for layer in all_layers(model) if layer is not model}
     waiting, seen = list(calls[-1].inputs), {tensor.name for tensor in calls[-1].inputs}
     names = [call.name for call in calls]
     while True:

@@ -9,7 +9,8 @@ from keras import layers
 
 from keras_gbr import _checks as check
 from keras_gbr._keras.layer_tree import check_built, is_graph
-from keras_gbr._keras.transparent import Transparent
+from keras_gbr._keras.symbolic import Producer, producer
+from keras_gbr._keras.transparent import unwrapped
 from keras_gbr.kernels import CONVOLUTIONS, check_plain
 from keras_gbr.layers.reparametrized import Reparametrized
 
@@ -114,8 +115,7 @@ def _layers(model: keras.Model, prefix: str) -> Iterator[tuple[str, Any]]:
     """The layers of a model and of those in it, with their paths."""
     for operation in _operations(model, prefix):
         path = prefix + operation.name
-        while isinstance(operation, Transparent) and not isinstance(operation, Reparametrized):
-            operation = operation.layer
+        operation = unwrapped(operation, until=Reparametrized)
         if isinstance(operation, keras.Model) and is_graph(operation):
             yield from _layers(operation, f"{path}/")
         else:
@@ -132,33 +132,30 @@ def _operations(model: keras.Model, prefix: str) -> list[Any]:
     found = []
     tensor = model.outputs[0]
     while tensor is not model.inputs[0]:
-        operation, node_index, _ = tensor._keras_history
-        node = operation._inbound_nodes[node_index]
-        broken = _broken(node)
+        call = producer(tensor)
+        broken = _broken(call)
         if broken:
-            raise refused(prefix + operation.name, operation, broken)
-        found.append(operation)
-        (tensor,) = node.input_tensors
+            raise refused(prefix + call.operation.name, call.operation, broken)
+        found.append(call.operation)
+        (tensor,) = call.inputs
     return found[::-1]
 
 
-def _broken(node: Any) -> str:
+def _broken(call: Producer) -> str:
     """Why a call of a layer is not a link of a chain; empty if it is."""
-    if not node.input_tensors:
+    if not call.inputs:
         return "it does not depend on the input"
-    if len(node.input_tensors) > 1:
+    if len(call.inputs) > 1:
         return "it joins branches"
-    return "it is called with `training=True`" if node.arguments.kwargs.get("training") else ""
+    return "it is called with `training=True`" if call.keywords.get("training") else ""
 
 
 def _link(path: str, layer: Any) -> Link:
     kernel = None
     if isinstance(layer, Reparametrized):
-        kernel, layer = layer.kernels, layer.layer
-        while isinstance(layer, Transparent):
-            layer = layer.layer
+        kernel = next(iter(layer.kernels.values()))
         # If it does not wrap a dense layer, the wrapped layer is refused below.
-        kernel = next(iter(kernel.values()))
+        layer = unwrapped(layer)
     if isinstance(layer, layers.Dense) and type(layer).call is layers.Dense.call:
         check_plain(layer)
         return Link(path, layer, layer.kernel if kernel is None else kernel)

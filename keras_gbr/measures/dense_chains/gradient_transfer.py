@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_gbr import _checks as check
 from keras_gbr import backend
-from keras_gbr._keras.per_sample_losses import per_sample_losses
+from keras_gbr._keras.per_sample_losses import compiled_loss, per_sample_losses
 from keras_gbr.measures.data import Batch, Data
 from keras_gbr.measures.dense_chains.chain import REARRANGING, Link, dense_chain, refused
 from keras_gbr.measures.restored import unchanged
@@ -186,13 +186,14 @@ def _scalar(model: keras.Model, output: Any, y: Any) -> Any:
                 tuple(output.shape),
             )
         return ops.sum(output)
-    if getattr(model, "_compile_loss", None) is None:
+    loss = compiled_loss(model)
+    if loss is None:
         raise check.error(
             "With labels the compiled loss is differentiated: compile the model with a `loss`.",
             "loss",
             None,
         )
-    return ops.sum(per_sample_losses(model._compile_loss, y, output))
+    return ops.sum(per_sample_losses(loss, y, output))
 
 
 class _Run:

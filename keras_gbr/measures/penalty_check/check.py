@@ -1,13 +1,15 @@
 """Checks whether a penalty has the right value, and trains with its gradient."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_gbr import _checks as check
-from keras_gbr._keras.layer_tree import check_built
+from keras_gbr._keras.layer_tree import all_layers, check_built, own_weights, walk
+from keras_gbr._keras.per_sample_losses import compiled_loss
 from keras_gbr.measures.data import single_batch
 from keras_gbr.measures.penalty_check.finite_differences import Slopes, value
 from keras_gbr.measures.penalty_check.plain_model import Plain
@@ -139,7 +141,7 @@ def _penalties(model: keras.Model, penalty: Any, y: Any) -> list[Penalty]:
             penalty,
         )
     for each in penalties:
-        if each.needs_loss and getattr(model, "_compile_loss", None) is None:
+        if each.needs_loss and compiled_loss(model) is None:
             raise check.error(
                 f"{type(each).__name__} penalises a gradient of the loss: compile the model with "
                 "a `loss`.",
@@ -159,8 +161,8 @@ def _trainable_layers(model: keras.Model) -> list[tuple[str, list[Any]]]:
     """The layers with trainable weights of their own, by their paths, with these weights."""
     left = {id(weight): weight for weight in model.trainable_weights}
     found = []
-    for path, layer in _walk(model, model.name):
-        own = [left.pop(id(v)) for v in layer._trainable_variables if id(v) in left]
+    for path, layer in chain([(model.name, model)], walk(model)):
+        own = [left.pop(id(v)) for v in own_weights(layer) if id(v) in left]
         if own:
             found.append((path, own))
     if not found:
@@ -168,15 +170,9 @@ def _trainable_layers(model: keras.Model) -> list[tuple[str, list[Any]]]:
     return found
 
 
-def _walk(layer: keras.Layer, path: str, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
-    yield path, layer
-    for child in layer._layers:
-        yield from _walk(child, prefix + child.name, f"{prefix}{child.name}/")
-
-
 def _epsilon(model: keras.Model) -> float:
     """The relative rounding of the precision that the model computes in."""
-    dtypes = {layer.name: layer.compute_dtype for layer in model._flatten_layers()}
+    dtypes = {layer.name: layer.compute_dtype for layer in all_layers(model)}
     half = [name for name, dtype in dtypes.items() if dtype in ("float16", "bfloat16")]
     if half:
         raise check.error(

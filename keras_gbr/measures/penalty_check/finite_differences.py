@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_gbr import backend
+from keras_gbr._keras.layer_tree import all_layers
 from keras_gbr.measures.penalty_check.differences import (
     NOISE_POINTS,
     Measured,
@@ -39,49 +40,52 @@ class Slopes:
     def __init__(
         self, model: keras.Model, penalty: Penalty, batch: Any, restore: Callable[[], None]
     ) -> None:
+        self.model, self.penalty, self.batch = model, penalty, batch
         self.restore, self.reason = restore, ""
         self.weights = model.trainable_weights
-        constants = keras.tree.map_structure(
+        self.constants = keras.tree.map_structure(
             ops.stop_gradient,
             penalty.constants(_forward_pass(model, penalty, batch)),
             none_is_leaf=False,
         )
-
-        def current() -> Any:
-            return value(model, penalty, batch, constants)
-
-        def gradients() -> list[Any]:
-            total, _, gradients_of = backend.record(
-                lambda inputs, watch: current(),
-                [],
-                parameters=self.weights,
-                layers=model._flatten_layers(),
-            )
-            self.reason = "" if model.run_eagerly else _missing_second_derivative(total, model)
-            found = gradients_of(lambda total: total, self.weights, strict=False)
-            return [
-                ops.zeros_like(weight.value) if gradient is None else gradient
-                for weight, gradient in zip(self.weights, found, strict=True)
-            ]
-
-        def compiled(function: Callable[[], Any]) -> Callable[[], Any]:
-            return function if model.run_eagerly else backend.compiled(function, model)
-
-        self._function = compiled(current)
+        self._function = self._compiled(self._value)
         restore()
-        try:
-            found = compiled(gradients)()
-        except LookupError as error:
-            raise ValueError(
-                f"Penalty {penalty.name!r} has no gradient with this model: an operation of it "
-                f"has no second derivative. Received: {error}"
-            ) from error
-        self.gradients = {
-            id(weight): float64(gradient)
-            for weight, gradient in zip(self.weights, found, strict=True)
-        }
+        self.gradients = self._gradients()
         restore()
         self.values = {id(weight): float64(weight) for weight in self.weights}
+
+    def _value(self) -> Any:
+        return value(self.model, self.penalty, self.batch, self.constants)
+
+    def _compiled(self, function: Callable[[], Any]) -> Callable[[], Any]:
+        return function if self.model.run_eagerly else backend.compiled(function, self.model)
+
+    def _gradients(self) -> dict[int, np.ndarray]:
+        """The gradient of the penalty by each weight, by the identity of the weight."""
+        try:
+            found = self._compiled(self._recorded_gradients)()
+        except LookupError as error:
+            raise ValueError(
+                f"Penalty {self.penalty.name!r} has no gradient with this model: an operation of "
+                f"it has no second derivative. Received: {error}"
+            ) from error
+        pairs = zip(self.weights, found, strict=True)
+        return {id(weight): float64(gradient) for weight, gradient in pairs}
+
+    def _recorded_gradients(self) -> list[Any]:
+        total, _, gradients_of = backend.record(
+            lambda inputs, watch: self._value(),
+            [],
+            parameters=self.weights,
+            layers=all_layers(self.model),
+        )
+        if not self.model.run_eagerly:
+            self.reason = _missing_second_derivative(total, self.model)
+        found = gradients_of(lambda total: total, self.weights, strict=False)
+        return [
+            ops.zeros_like(weight.value) if gradient is None else gradient
+            for weight, gradient in zip(self.weights, found, strict=True)
+        ]
 
     def choose_step(self, step: float | None, epsilon: float, rng: np.random.Generator) -> None:
         """Sets the step of the differences from the rounding of the values.

@@ -9,7 +9,9 @@ import numpy as np
 from keras import ops
 
 from keras_gbr import backend
+from keras_gbr._keras.calls import call
 from keras_gbr._keras.masks import mask_of
+from keras_gbr._keras.per_sample_losses import compiled_loss
 from keras_gbr._keras.stateless import Sandbox
 from keras_gbr.measures.penalty_check.differences import (
     NOISE_POINTS,
@@ -151,8 +153,7 @@ class Plain:
             values = [(v, value + shifts.get(id(v), 0)) for v, value in start if id(v) in shifts]
             values += [(v, value) for v, value in start if id(v) not in shifts]
             with Sandbox(values):
-                arguments = {"training": True} if model._call_has_training_arg else {}
-                return model(inputs, **arguments)
+                return call(model, inputs, training=True)
 
         forward.plain = plain
         self.penalty(forward)
@@ -172,7 +173,7 @@ class Plain:
         if self.penalty.needs_loss and _is_mean(self.model, forward.outputs):
             outputs = plain()
             mean = ops.mean(forward.losses(outputs))
-            losses = mean, self.model._compile_loss(forward.y, outputs)
+            losses = mean, compiled_loss(self.model)(forward.y, outputs)
         gradients = [list(gradient) for _, _, gradient in forward.claims]
         return gradients, points, forward.moved[0] if forward.moved else None, losses
 
@@ -205,9 +206,8 @@ class Plain:
 
         def at(direction: list[np.ndarray], step: float) -> np.ndarray:
             self.restore()
-            moves = [
-                ops.convert_to_tensor((step * d).astype(_dtype(self.epsilon))) for d in direction
-            ]
+            dtype = "float64" if self.epsilon < 1e-10 else "float32"
+            moves = [ops.convert_to_tensor((step * d).astype(dtype)) for d in direction]
             return np.array([float64(value).sum() for value in function(*moves)])
 
         directions = [unit([rng.standard_normal(p.shape) for p in points]) for _ in range(count)]
@@ -262,10 +262,6 @@ def _slope(
 
     typical = norm(claim) / math.sqrt(sum(g.size for g in claim))
     return sharpest(slopes, step * length, rounding, typical)
-
-
-def _dtype(epsilon: float) -> str:
-    return "float64" if epsilon < 1e-10 else "float32"
 
 
 def _is_mean(model: keras.Model, outputs: list[Any]) -> bool:

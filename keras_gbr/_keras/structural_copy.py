@@ -13,6 +13,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_gbr._keras.layer_tree import all_layers, is_built_from_graph
+
 # What threads share without being values: each layer has its own.
 FRESH = {type(make()): make for make in (threading.Lock, threading.RLock, threading.local)}
 # What belongs to the calls of a layer, not to the layer.
@@ -27,7 +29,7 @@ CALLS = {
 MADE_BY_NEW = ("build", "quantize")
 
 
-def duplicate(layer: keras.Layer, replace: Callable[[Any], Any] = lambda part: part) -> Any:
+def structural_copy(layer: keras.Layer, replace: Callable[[Any], Any] = lambda part: part) -> Any:
     """A copy of a layer with all that it holds, made without its constructor.
 
     Variables, random states and layers inside are new and have the values, names and flags of
@@ -45,17 +47,17 @@ def duplicate(layer: keras.Layer, replace: Callable[[Any], Any] = lambda part: p
     Raises:
         TypeError: The layer holds something that cannot be copied.
     """
-    duplication = _Duplication(replace)
-    for part in layer._flatten_layers():
-        duplication.announce(part)
+    copies = _Copies(replace)
+    for part in all_layers(layer):
+        copies.announce(part)
     for variable in layer.variables:
-        duplication.copy(variable)
-    new = duplication.copy(layer)
-    duplication.finish()
+        copies.copy(variable)
+    new = copies.copy(layer)
+    copies.finish()
     return new
 
 
-class _Duplication:
+class _Copies:
     """The copies by the identity of what they are copies of."""
 
     def __init__(self, replace: Callable[[Any], Any]) -> None:
@@ -67,7 +69,7 @@ class _Duplication:
 
     def announce(self, layer: keras.Layer) -> None:
         """Makes the copy of a layer known before it is filled, to all that refers to it."""
-        if self.replace(layer) is layer and not _is_graph(layer):
+        if self.replace(layer) is layer and not is_built_from_graph(layer):
             new = keras.Layer.__new__(type(layer))
             self.memo[id(layer)] = self.blank[id(layer)] = new
 
@@ -92,7 +94,7 @@ class _Duplication:
         if isinstance(value, keras.Variable):
             return self._variable(value)
         if isinstance(value, keras.Layer):
-            if _is_graph(value):
+            if is_built_from_graph(value):
                 return self._graph(value)
             self.announce(value)
             return self._layer(value)
@@ -255,10 +257,6 @@ class _Duplication:
                 self.trackers.append(new)
             return new
         return copy.deepcopy(old, self.memo)
-
-
-def _is_graph(layer: Any) -> bool:
-    return isinstance(layer, (keras.Function, keras.Sequential))
 
 
 def _is_constant(value: Any) -> bool:
