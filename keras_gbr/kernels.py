@@ -28,7 +28,6 @@ class Projection(keras.layers.Layer):
 """
 
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import keras
@@ -103,7 +102,7 @@ def kernels_of(layer: keras.Layer) -> list[Kernel]:
         return children(part) if rule_of(part).keys() <= _declared(part).keys() else []
 
     found: dict[tuple[int, str], Kernel] = {}
-    for path, part in chain([("", layer)], walk(layer, inside)):
+    for path, part in walk(layer, inside):
         rule = {**rule_of(part), **_declared(part)}
         if rule:
             check_plain(part)

@@ -1,1 +1,1 @@
-"""Everything that touches what Keras does not make public."""
+"""Everything that touches what Keras does not make public; README.md lists the names."""

@@ -51,7 +51,9 @@ def layer_at(model: keras.Model, at: str | keras.Layer) -> keras.Layer:
 def _paths(model: keras.Model) -> dict[str, keras.Layer]:
     """The layers inside of a model by their paths; a wrapper and its layer of one name are one."""
     found = {}
-    for path, layer in walk(model, lambda part: layers_of(unwrapped(part))):
+    inside = walk(model, lambda part: layers_of(unwrapped(part)))
+    next(inside)  # the model itself
+    for path, layer in inside:
         found[path] = layer
         for wrapper in wrappers_of(layer):
             if wrapper.layer.name != layer.name:

@@ -30,23 +30,22 @@ def all_layers(layer: keras.Layer) -> list[keras.Layer]:
 def walk(
     layer: keras.Layer,
     inside: Callable[[keras.Layer], Sequence[keras.Layer]] = children,
-    prefix: str = "",
+    path: str = "",
 ) -> Iterator[tuple[str, keras.Layer]]:
-    """The layers inside of a layer or model, at any depth, with the paths that lead to them.
+    """A layer or model and the layers inside of it, at any depth, with the paths to them.
 
     Args:
-        layer: The layer or model. It is not among them.
+        layer: The layer or model.
         inside: The layers directly inside of one; an empty list where the walk is not to go on.
-        prefix: What all paths begin with.
+        path: The path of the layer itself.
 
     Yields:
         Path and layer, the outer before the inner. A path is the names of what the layer is in
         and its own, joined by "/". A layer that is in two places comes twice.
     """
+    yield path, layer
     for child in inside(layer):
-        path = prefix + child.name
-        yield path, child
-        yield from walk(child, inside, f"{path}/")
+        yield from walk(child, inside, f"{path}/{child.name}" if path else child.name)
 
 
 def own_variables(layer: keras.Layer) -> list[Any]:

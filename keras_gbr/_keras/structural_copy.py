@@ -119,9 +119,10 @@ class _Copies:
         )
         self.memo[id(old)] = new
         self.memo[id(old.value)] = new.value  # PyTorch holds it in other places, too
-        for name in ("_path", "_regularizer", "_constraint", "_overwrite_with_gradient"):
-            if name in vars(old):
-                vars(new)[name] = self.copy(vars(old)[name])
+        new.regularizer = self.copy(old.regularizer)
+        new.constraint = self.copy(old.constraint)
+        new.overwrite_with_gradient = old.overwrite_with_gradient
+        vars(new)["_path"] = old.path
         return new
 
     def _layer(self, old: keras.Layer) -> keras.Layer:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import chain
 from typing import Any, ClassVar
 
 import keras
@@ -224,7 +223,7 @@ def kernels_in_use(layer: keras.Layer) -> Iterator[tuple[str, Any]]:
         `/<kernel>` if it has several kernels.
     """
     seen: set[int] = set()
-    for _, part in chain([("", layer)], walk(layer, _inside)):
+    for _, part in walk(layer, _inside):
         if id(part) in seen or isinstance(part, keras.Model) or _is_passing(part):
             continue
         seen.add(id(part))
@@ -237,8 +236,10 @@ def kernels_in_use(layer: keras.Layer) -> Iterator[tuple[str, Any]]:
 
 
 def _inside(layer: keras.Layer) -> list[keras.Layer]:
-    """The layers inside a model, or inside a wrapper that replaces no kernel."""
-    return children(layer) if isinstance(layer, keras.Model) or _is_passing(layer) else []
+    """The layers inside a model, or the layer inside a wrapper that replaces no kernel."""
+    if _is_passing(layer):
+        return [layer.layer]
+    return children(layer) if isinstance(layer, keras.Model) else []
 
 
 def _is_passing(layer: keras.Layer) -> bool:

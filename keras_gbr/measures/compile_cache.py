@@ -45,5 +45,10 @@ def traced(model: keras.Model, key: Hashable, function: Callable[..., Any]) -> C
     return entries[key][1]
 
 
+def compiled(function: Callable[..., Any], model: keras.Model) -> Callable[..., Any]:
+    """`function`, which reads `model`, compiled and not kept; a model that runs eagerly is not."""
+    return function if model.run_eagerly else backend.compiled(function, model)
+
+
 def _same(first: list[Any], second: list[Any]) -> bool:
     return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))

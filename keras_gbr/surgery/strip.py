@@ -71,8 +71,8 @@ def _plain_object(value: Any) -> Any:
     """The replacement of a part of a layer, without anything of this package."""
     value = unwrapped(value)
     is_setting = isinstance(value, (keras.regularizers.Regularizer, keras.constraints.Constraint))
-    is_own = type(value).__module__.split(".")[0] == __name__.split(".")[0]
-    return None if is_setting and is_own else value
+    is_of_package = type(value).__module__.split(".")[0] == __name__.split(".")[0]
+    return None if is_setting and is_of_package else value
 
 
 def _without_package(value: Any) -> Any:

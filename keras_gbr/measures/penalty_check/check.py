@@ -1,7 +1,6 @@
 """Checks whether a penalty has the right value, and trains with its gradient."""
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 import keras
@@ -161,10 +160,10 @@ def _trainable_layers(model: keras.Model) -> list[tuple[str, list[Any]]]:
     """The layers with trainable weights of their own, by their paths, with these weights."""
     left = {id(weight): weight for weight in model.trainable_weights}
     found = []
-    for path, layer in chain([(model.name, model)], walk(model)):
+    for path, layer in walk(model):
         own = [left.pop(id(v)) for v in own_weights(layer) if id(v) in left]
         if own:
-            found.append((path, own))
+            found.append((path or model.name, own))
     if not found:
         raise check.error("`model` must have trainable weights.", "model", model)
     return found

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-# Points of the line from which the rounding of a function is estimated.
-NOISE_POINTS = 12
+# The number of points from which the rounding of a function is estimated, and their distance as a
+# part of a step.
+_NOISE_POINTS, _NOISE_PART = 12, 1 / 512
 # The median magnitude of normally distributed numbers with variance 1.
 _MEDIAN = 0.6745
 # The longest step that rounding leads to, relative to the length of what is moved.
@@ -100,6 +101,11 @@ def _uncertainty(found: Measured) -> tuple[bool, float]:
     return math.isnan(found.difference), found.noise
 
 
+def noise_line(nominal: float) -> np.ndarray:
+    """The places on a line of the points from which rounding is estimated."""
+    return nominal * _NOISE_PART * np.arange(_NOISE_POINTS)
+
+
 def step_for(values: Any, epsilon: float, step: float | None) -> tuple[float, float]:
     """The rounding of a function, and the step of differences that fits it.
 
@@ -107,7 +113,7 @@ def step_for(values: Any, epsilon: float, step: float | None) -> tuple[float, fl
     errors of variance s^2 give them the variance 20 s^2. Single jumps do not move their median.
 
     Args:
-        values: Values at `NOISE_POINTS` points with equal distances.
+        values: Values at the points of `noise_line`.
         epsilon: The spacing of numbers at 1 in the precision of the model.
         step: The step, if it is given.
 
@@ -121,6 +127,18 @@ def step_for(values: Any, epsilon: float, step: float | None) -> tuple[float, fl
     nominal = epsilon ** (1 / 3)
     relative = rounding / abs(values[0]) if values[0] else epsilon
     return rounding, min(max(nominal, relative ** (1 / 3)), max(nominal, _LONGEST_STEP))
+
+
+def random_directions(
+    arrays: list[np.ndarray], rng: np.random.Generator, count: int
+) -> list[list[np.ndarray]]:
+    """Directions of length 1, each a list of arrays of the shapes of `arrays`."""
+    return [unit([rng.standard_normal(array.shape) for array in arrays]) for _ in range(count)]
+
+
+def typical_slope(gradient: list[np.ndarray]) -> float:
+    """A scale of slopes for random directions, which may be at right angles to the gradient."""
+    return norm(gradient) / math.sqrt(sum(array.size for array in gradient))
 
 
 def unit(arrays: list[np.ndarray]) -> list[np.ndarray]:

@@ -1,6 +1,5 @@
 """The slopes of a penalty along changes of the weights."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,21 +9,21 @@ from keras import ops
 
 from keras_gbr import backend
 from keras_gbr._keras.layer_tree import all_layers
+from keras_gbr.measures.compile_cache import compiled
 from keras_gbr.measures.penalty_check.differences import (
-    NOISE_POINTS,
     Measured,
     float64,
+    noise_line,
     norm,
+    random_directions,
     sharpest,
     step_for,
+    typical_slope,
     unit,
 )
-from keras_gbr.measures.penalty_check.report import Comparison
+from keras_gbr.measures.penalty_check.report import Comparison, largest_error
 from keras_gbr.penalties import Penalty
 from keras_gbr.penalties.forward_pass import ForwardPass
-
-# The distance of the points from which rounding is estimated, as a part of a step.
-_NOISE_PART = 1 / 512
 
 
 class Slopes:
@@ -48,7 +47,7 @@ class Slopes:
             penalty.constants(_forward_pass(model, penalty, batch)),
             none_is_leaf=False,
         )
-        self._function = self._compiled(self._value)
+        self._function = compiled(self._value, model)
         restore()
         self.gradients = self._gradients()
         restore()
@@ -57,13 +56,10 @@ class Slopes:
     def _value(self) -> Any:
         return value(self.model, self.penalty, self.batch, self.constants)
 
-    def _compiled(self, function: Callable[[], Any]) -> Callable[[], Any]:
-        return function if self.model.run_eagerly else backend.compiled(function, self.model)
-
     def _gradients(self) -> dict[int, np.ndarray]:
         """The gradient of the penalty by each weight, by the identity of the weight."""
         try:
-            found = self._compiled(self._recorded_gradients)()
+            found = compiled(self._recorded_gradients, self.model)()
         except LookupError as error:
             raise ValueError(
                 f"Penalty {self.penalty.name!r} has no gradient with this model: an operation of "
@@ -101,8 +97,7 @@ class Slopes:
             for weight in self.weights
             for each in unit([rng.standard_normal(tuple(weight.shape))])
         ]
-        positions = nominal * _NOISE_PART * np.arange(NOISE_POINTS)
-        values = [self._at(self.weights, line, position)[0] for position in positions]
+        values = [self._at(self.weights, line, place)[0] for place in noise_line(nominal)]
         self.rounding, self.step = step_for(values, epsilon, step)
 
     def compared(
@@ -118,24 +113,22 @@ class Slopes:
             count: Number of random directions.
         """
         gradient = [self.gradients[id(variable)] for variable in variables]
-        directions = [unit([rng.standard_normal(g.shape) for g in gradient]) for _ in range(count)]
+        directions = random_directions(gradient, rng, count)
         if norm(gradient) > 0:
             directions.insert(0, unit(gradient))
         length = norm([self.values[id(variable)] for variable in variables]) or 1.0
         found = [self._sharpest(variables, direction, length) for direction in directions]
-        rows = [Comparison(penalty, path, *each[:3], each.error) for each in found]
-        # NaN counts as the largest error.
-        return max(rows, key=lambda row: (math.isnan(row.error), row.error, -row.noise))
+        return largest_error(penalty, path, found)
 
     def _sharpest(
         self, variables: list[Any], direction: list[np.ndarray], length: float
     ) -> Measured:
         gradient = [self.gradients[id(variable)] for variable in variables]
-        # The scale of the slope where a random direction is at right angles to the gradient.
-        typical = norm(gradient) / math.sqrt(sum(g.size for g in gradient))
-        step = self.step * length
         return sharpest(
-            lambda step: self._slopes(variables, direction, step), step, self.rounding, typical
+            lambda step: self._slopes(variables, direction, step),
+            self.step * length,
+            self.rounding,
+            typical_slope(gradient),
         )
 
     def _slopes(
@@ -173,7 +166,7 @@ def value(model: keras.Model, penalty: Penalty, batch: Any, constants: Any) -> A
 
 def _forward_pass(model: keras.Model, penalty: Penalty, batch: Any) -> ForwardPass:
     x, y, sample_weight = batch
-    at = getattr(penalty, "at", None)
+    at = penalty.at
     forward = ForwardPass(
         model, x, y, sample_weight, True, penalty.needs_parameters, [] if at is None else [at]
     )

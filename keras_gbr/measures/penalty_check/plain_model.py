@@ -1,6 +1,5 @@
 """Compares the parts of a penalty with the plain model: its gradients, outputs and losses."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,21 +7,23 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gbr import backend
 from keras_gbr._keras.calls import call
 from keras_gbr._keras.masks import mask_of
 from keras_gbr._keras.per_sample_losses import compiled_loss
 from keras_gbr._keras.stateless import Sandbox
+from keras_gbr.measures.compile_cache import compiled
 from keras_gbr.measures.penalty_check.differences import (
-    NOISE_POINTS,
     Measured,
     float64,
+    noise_line,
     norm,
+    random_directions,
     sharpest,
     step_for,
+    typical_slope,
     unit,
 )
-from keras_gbr.measures.penalty_check.report import Comparison
+from keras_gbr.measures.penalty_check.report import Comparison, largest_error
 from keras_gbr.penalties import Penalty
 from keras_gbr.penalties.forward_pass import ForwardPass
 from keras_gbr.penalties.inputs import as_taken, is_differentiable
@@ -100,7 +101,7 @@ class Plain:
         self.model, self.penalty, self.restore, self.epsilon = model, penalty, restore, epsilon
         self.batch = _share(batch, penalty.fraction)
         self.places: list[str] = []
-        first = self._compiled(self._claimed)
+        first = compiled(self._claimed, model)
         restore()
         gradients, points, self.moved, self.losses = keras.tree.map_structure(
             float64, first(), none_is_leaf=False
@@ -125,7 +126,7 @@ class Plain:
     def _observed(self) -> tuple[_Observed, Callable[..., Any]]:
         """The penalty on a pass, and the plain model in the state before that pass."""
         x, y, sample_weight = self.batch
-        model, at = self.model, getattr(self.penalty, "at", None)
+        model, at = self.model, self.penalty.at
         start = [(variable, ops.copy(variable.value)) for variable in model.variables]
         forward = _Observed(
             model,
@@ -166,7 +167,7 @@ class Plain:
         points = [
             [w.value for w in self.model.trainable_weights]
             if place == PARAMETERS
-            else forward.points(getattr(self.penalty, "at", None))
+            else forward.points(self.penalty.at)
             for place in dict.fromkeys(self.places)
         ]
         losses = None
@@ -187,17 +188,10 @@ class Plain:
             elif place == INPUTS:
                 outputs = plain(list(shifts))
             else:
-                outputs = ForwardPass.outputs_at(
-                    forward, list(shifts), getattr(self.penalty, "at", None)
-                )
+                outputs = ForwardPass.outputs_at(forward, list(shifts), self.penalty.at)
             return [of(outputs) for where, of, _ in forward.claims if where == place]
 
-        return self._compiled(values)
-
-    def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if self.model.run_eagerly:
-            return function
-        return backend.compiled(function, self.model)
+        return compiled(values, self.model)
 
     def _row(self, place: str, rng: np.random.Generator, count: int) -> Comparison:
         claims, points = self.gradients[place], self.points[place]
@@ -210,23 +204,20 @@ class Plain:
             moves = [ops.convert_to_tensor((step * d).astype(dtype)) for d in direction]
             return np.array([float64(value).sum() for value in function(*moves)])
 
-        directions = [unit([rng.standard_normal(p.shape) for p in points]) for _ in range(count)]
+        directions = random_directions(points, rng, count)
         signs = rng.choice((-1.0, 1.0), len(claims))
         parts = zip(*claims, strict=True)
         mixed = [sum(s * g for s, g in zip(signs, part, strict=True)) for part in parts]
         if norm(mixed) > 0:
             directions.insert(0, unit(mixed))
-        nominal = self.epsilon ** (1 / 3)
-        line = np.array(
-            [at(directions[-1], length * p) for p in nominal * np.arange(NOISE_POINTS) / 512]
-        )
+        places = noise_line(self.epsilon ** (1 / 3))
+        line = np.array([at(directions[-1], length * place) for place in places])
         found = [
             _slope(at, direction, claim, line[:, number], number, (length, self.epsilon))
             for direction in directions
             for number, claim in enumerate(claims)
         ]
-        rows = [Comparison(self.penalty.name, place, *each[:3], each.error) for each in found]
-        return max(rows, key=lambda row: (math.isnan(row.error), row.error, -row.noise))
+        return largest_error(self.penalty.name, place, found)
 
     def _equal(self, name: str, ours: Any, plain: Any) -> Comparison:
         ours, plain = (
@@ -260,8 +251,7 @@ def _slope(
         rise = at(direction, step)[number] - at(direction, -step)[number]
         return float(rise) / (2 * step), analytic
 
-    typical = norm(claim) / math.sqrt(sum(g.size for g in claim))
-    return sharpest(slopes, step * length, rounding, typical)
+    return sharpest(slopes, step * length, rounding, typical_slope(claim))
 
 
 def _is_mean(model: keras.Model, outputs: list[Any]) -> bool:

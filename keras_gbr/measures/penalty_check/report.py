@@ -1,7 +1,11 @@
 """The result of a comparison of gradients with differences."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from keras_gbr.measures.penalty_check.differences import Measured
 
 # Rows above this are called noisy: no error below ten times the noise, a fifth, is seen in them.
 _NOISY = 0.02
@@ -36,6 +40,19 @@ class Comparison(NamedTuple):
     numeric: float
     noise: float
     error: float
+
+
+def largest_error(penalty: str, layer: str, slopes: Sequence[Measured]) -> Comparison:
+    """The comparison along the direction in which the slopes differ most.
+
+    Args:
+        penalty: See `Comparison`.
+        layer: See `Comparison`.
+        slopes: Those along each direction.
+    """
+    rows = [Comparison(penalty, layer, *each[:3], each.error) for each in slopes]
+    # NaN is the largest error.
+    return max(rows, key=lambda row: (math.isnan(row.error), row.error, -row.noise))
 
 
 @dataclass(frozen=True)
