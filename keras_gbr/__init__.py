@@ -1,6 +1,7 @@
 """Regularizers, constraints, layers and penalties that bound how a network reacts to its input."""
 
 from keras_gbr import measures, plots
+from keras_gbr.backend.errors import MissingDerivativeError, MissingSecondDerivativeError
 from keras_gbr.callbacks import GBRMonitor
 from keras_gbr.constraints import EqualNorm
 from keras_gbr.layers.equal_norm import ENC, ENCConv, ENCDense
@@ -10,6 +11,7 @@ from keras_gbr.layers.weight_norm import WeightNorm
 from keras_gbr.layers.weight_standardization import WeightStandardization
 from keras_gbr.penalties import (
     Adversarial,
+    ForwardPass,
     InputGradient,
     Jacobian,
     ParameterGradient,
@@ -28,12 +30,15 @@ __all__ = [
     "ENCConv",
     "ENCDense",
     "EqualNorm",
+    "ForwardPass",
     "GBRMixin",
     "GBRModel",
     "GBRMonitor",
     "InputGradient",
     "Jacobian",
     "LayerKernels",
+    "MissingDerivativeError",
+    "MissingSecondDerivativeError",
     "ParameterGradient",
     "Penalty",
     "Regularized",

@@ -26,7 +26,7 @@ def number(name: str, value: Any, *, minimum: float = 0.0, exclusive: bool = Fal
     raise error(f"`{name}` must be a finite number {sign} {minimum:g}.", name, value)
 
 
-def interval(name: str, value: Any) -> tuple[float, float]:
+def number_range(name: str, value: Any) -> tuple[float, float]:
     """A pair of finite numbers, the first less than the second."""
     if isinstance(value, (list, tuple)) and len(value) == 2:
         plain = [number(name, bound, minimum=-math.inf) for bound in value]

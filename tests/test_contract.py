@@ -34,7 +34,8 @@ PENALTIES = {
     "Adversarial": lambda: gbr.Adversarial(0.1, 0.2, 2, (-3.0, 3), at="hidden"),
 }
 ELSEWHERE = {"GBRModel", "GBRMixin", "GBRMonitor", "measures", "plots"} | {
-    *("apply_enc", "apply_regularizer", "strip", "list_kernels", "LayerKernels")
+    *("apply_enc", "apply_regularizer", "strip", "list_kernels", "LayerKernels"),
+    *("ForwardPass", "MissingDerivativeError", "MissingSecondDerivativeError"),
 }
 BASES = {"Penalty", "Reparametrized"}
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -106,7 +106,7 @@ def test_a_first_step_whose_gradient_is_no_number_is_undone(mode):
     model = network_of(lambda x: tf.nn.relu(0 * x) ** 1.5 + x)
     model.compile("sgd", "mse", penalties=[gbr.InputGradient(0.1)], **mode)
     before = [v.numpy() for v in model.variables]
-    with pytest.raises(ValueError, match=r"their gradient is none.*Received: gradients of"):
+    with pytest.raises(ValueError, match=r"but their gradient is not.*Received: gradients of"):
         model.fit(np.ones((4, *FLAT)), np.ones((4, 2)), verbose=0)
     for old, new in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, new)

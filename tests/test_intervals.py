@@ -21,7 +21,8 @@ from networks import (
 )
 
 import keras_gbr as gbr
-from keras_gbr.training.compile_penalties import Terms, step_kinds
+from keras_gbr.training.compile_penalties import CompilePenalties
+from keras_gbr.training.step_kinds import possible_kinds
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -199,15 +200,16 @@ def test_the_steps_are_traced_once():
 def test_the_kinds_of_step_are_those_that_occur(intervals):
     steps = range(math.lcm(1, *intervals))
     occurring = {frozenset(k for k in intervals if step % k == 0) for step in steps}
-    assert set(step_kinds(sorted(intervals))) == occurring
+    assert set(possible_kinds(sorted(intervals))) == occurring
 
 
 @given(st.lists(st.integers(1, 6), max_size=3), st.integers(0, 10_000))
 def test_every_step_has_the_penalties_whose_interval_ends_there(intervals, step):
-    terms = Terms([gbr.InputGradient(1.0, interval=k) for k in intervals])
-    assert number(terms.traced_kind_of(step)) == terms.kind_of(step)
-    with terms.restricted_to(terms.kind_of(step)):
-        due = [penalty.interval for penalty, _ in terms._due()]
+    penalties = CompilePenalties([gbr.InputGradient(1.0, interval=k) for k in intervals])
+    kinds = penalties.step_kinds
+    assert number(kinds.traced_kind_at(step)) == kinds.kind_at(step)
+    with kinds.restricted_to(kinds.kind_at(step)):
+        due = [penalty.interval for penalty, _ in penalties.due()]
     assert due == [k for k in intervals if step % k == 0]
 
 

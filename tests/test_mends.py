@@ -8,7 +8,7 @@ from keras import layers
 from networks import batch, random_directions, slope, use_float64
 
 import keras_gbr as gbr
-from keras_gbr.backend.tensorflow.pooling_windows import at_largest
+from keras_gbr.backend.tensorflow.max_pooling import at_largest
 
 GRAPH, EAGER, XLA = {"jit_compile": False}, {"run_eagerly": True}, {"jit_compile": True}
 

@@ -1,5 +1,6 @@
 """Models with a step, metrics or a `compile` of their own, and errors of how one is made."""
 
+import inspect
 import warnings
 
 import keras
@@ -219,9 +220,68 @@ def test_a_penalty_of_ones_own_takes_at():
         default_name = "norm"
 
         def __call__(self, forward):
-            gradients = forward.input_gradients(lambda y: y, self.at)
+            gradients = forward.input_gradients(lambda forward, y: y, self.at)
             return keras.ops.sum(keras.ops.square(gradients[0]), axis=(1, 2))
 
     model = text_model()
     model.compile(keras.optimizers.SGD(0.0), LOSS, penalties=[Norm(1.0, at="embedding")])
     assert model.fit(TOKENS, Y, verbose=0).history["norm"][0] >= 0
+
+
+def keywords(function):
+    """The parameters of a method with their defaults, `self` left out."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    return {each.name: each.default for each in parameters}
+
+
+class Stack(gbr.GBRMixin, keras.Sequential):
+    """A sequential model with the mixin."""
+
+
+class Below(Mixed):
+    """Inherits what `Mixed` shows."""
+
+
+def test_compile_and_fit_show_the_arguments_that_they_take():
+    own = {"penalties": None, "check_numerics": False}
+    for cls in (gbr.GBRModel, gbr.GBRMixin, Net, Stack):
+        assert keywords(cls.compile) == keywords(keras.Model.compile) | own
+    for cls in (gbr.GBRModel, Net):
+        assert keywords(cls.fit) == keywords(keras.Model.fit)
+    for cls in (Mixed, Below):
+        assert keywords(cls.compile) == keywords(Base.compile) | own
+    assert "check_numerics" in Mixed.compile.__doc__
+
+
+class WithOthers(keras.Model):
+    """Passes unknown arguments on."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(2, activation="softmax")
+
+    def call(self, x):
+        return self.dense(x)
+
+    def compile(self, my_loss, **kwargs):
+        super().compile(loss=my_loss, **kwargs)
+
+
+class MixedWithOthers(gbr.GBRMixin, WithOthers):
+    pass
+
+
+def test_arguments_reach_the_compile_behind_by_name():
+    assert list(keywords(MixedWithOthers.compile)) == [
+        *("my_loss", "penalties", "check_numerics", "kwargs"),
+    ]
+    model = MixedWithOthers()
+    model.compile(LOSS, optimizer="adam", check_numerics=True)
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
+    model.fit(X, Y, verbose=0)
+    with pytest.raises(TypeError, match="unexpected"):
+        Mixed().compile("sgd", LOSS, metrics=["accuracy"])
+    if BACKEND == "tensorflow":
+        assert model.jit_compile is False
+        with pytest.raises(ValueError, match="a `compile` that takes `jit_compile`"):
+            Mixed().compile("sgd", LOSS, check_numerics=True)

@@ -284,8 +284,10 @@ def test_the_measure_needs_no_second_derivative_and_weight_zero_does():
 @pytest.mark.parametrize("mode", [EAGER, GRAPH], ids=str)
 def test_only_the_first_step_looks(mode, monkeypatch):
     seen = []
-    require = second_derivatives.require
-    monkeypatch.setattr(second_derivatives, "require", lambda *a: seen.append(require(*a)))
+    require = second_derivatives.require_second_derivatives
+    monkeypatch.setattr(
+        second_derivatives, "require_second_derivatives", lambda *a: seen.append(require(*a))
+    )
     model = network(layers.ActivityRegularization(0.1), FLAT)
     model.compile("sgd", "mse", penalties=[gbr.Jacobian(0.1)], **mode)
     for _ in range(2):

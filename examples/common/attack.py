@@ -21,7 +21,7 @@ class LossGradient(keras.Model):
     def call(self, inputs: Any) -> Any:
         images, labels = inputs
         forward = self.network.forward_pass(images, labels)
-        return forward.input_gradients(forward.losses)[0]
+        return forward.input_gradients(gbr.ForwardPass.losses)[0]
 
 
 class Classifier(LossGradientsMixin, BlackBoxClassifier):

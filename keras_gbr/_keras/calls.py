@@ -1,4 +1,4 @@
-"""Calls of methods that a class of the user may define without an argument of Keras."""
+"""What a train step calls of a model: methods without an argument of Keras, the metric "loss"."""
 
 from typing import Any
 
@@ -15,3 +15,8 @@ def call(model: keras.Model, x: Any, training: bool) -> Any:
 def training_loss(model: keras.Model, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Any:
     """The loss of a batch by `compute_loss`, which may know nothing of `training`."""
     return model._compute_loss(x, y, y_pred, sample_weight, training=True)
+
+
+def track_loss(model: keras.Model, loss: Any, count: Any) -> None:
+    """Updates the metric "loss" of a compiled model by the mean loss of `count` samples."""
+    model._loss_tracker.update_state(loss, sample_weight=count)

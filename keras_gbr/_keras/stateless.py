@@ -7,10 +7,11 @@ import keras
 from keras import ops
 
 
-class Sandbox(keras.StatelessScope):
-    """A stateless scope in which all other variables have the values that they have around it.
+class NestedStatelessScope(keras.StatelessScope):
+    """A stateless scope that may be inside another one.
 
-    Keras' own takes them, within another scope, for what they were outside of both.
+    Variables without a value of their own inside have the value that they have around the scope.
+    In Keras' own scope they have the value from outside of all scopes.
 
     Args:
         values: Pairs of variables and the values that they have inside.

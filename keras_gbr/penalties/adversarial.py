@@ -13,7 +13,7 @@ from keras_gbr.maths.precision import at_least_float32
 from keras_gbr.penalties.base import InputPenalty
 from keras_gbr.penalties.forward_pass import ForwardPass
 from keras_gbr.penalties.live_numbers import LiveNumber
-from keras_gbr.penalties.output_functions import SampleValues
+from keras_gbr.penalties.output_functions import sample_losses
 
 
 @keras.saving.register_keras_serializable("keras_gbr")
@@ -21,23 +21,23 @@ class Adversarial(InputPenalty):
     r"""Adds the loss at adversarial inputs: fast gradient training.
 
     Its value is the mean over the samples of $\ell_b(x_b + \delta_b)$, $\ell_b$ the compiled loss
-    of sample $b$ alone and $\delta_b$ one step of length $\epsilon$ in which the loss grows,
-    held constant in the derivative:
+    of sample $b$ alone and $\delta_b$ a step of length $\epsilon$ that increases the loss. The
+    step is held constant in the derivative:
 
     - `norm="inf"`: $\epsilon \operatorname{sign} g$, the fast gradient sign method;
     - `norm=2`: $\epsilon g / \|g\|_2$;
-    - `norm=1`: $\epsilon$ in the largest entry of $g$ alone;
+    - `norm=1`: $\epsilon$ in the largest entry of $g$, 0 in the others;
     - `norm=None`: $\epsilon g$, the gradient itself. To first order in $\epsilon$ the value is then
       the loss plus $\epsilon$ times the value of `InputGradient`.
 
-    With `weight` $w$ the training loss is $L + w L_\mathrm{adv}$. Random layers draw for the
-    moved inputs what they drew for the given ones; batch normalisation takes the statistics of
-    the moved ones, which do not enter its moving averages.
+    With `weight` $w$ the training loss is $L + w L_\mathrm{adv}$. Random layers draw the same
+    numbers for the moved inputs as for the given ones. Batch normalisation takes the statistics
+    of the moved inputs and leaves its moving averages alone.
 
     Args:
         weight: Float >= 0 or a `LearningRateSchedule`; see `Penalty`.
         epsilon: Float > 0, the length of the step in units of the input (with `norm=None`, of
-            the input squared over the loss). It can be set while a model trains, as `weight`.
+            the input squared over the loss). It can be set while a model trains, like `weight`.
         norm: `"inf"`, 2, 1 or `None`.
         data_range: Pair of floats `(low, high)` that the moved inputs are clipped to; `None` for
             no limits.
@@ -60,7 +60,8 @@ class Adversarial(InputPenalty):
 
     Reference:
         Goodfellow, Shlens & Szegedy 2015, "Explaining and Harnessing Adversarial Examples",
-        section 6; Miyato, Dai & Goodfellow 2017 (`at` an embedding).
+        section 6, https://arxiv.org/abs/1412.6572; Miyato, Dai & Goodfellow 2017 (`at` an
+        embedding), https://arxiv.org/abs/1605.07725.
     """
 
     default_name = "adversarial"
@@ -81,16 +82,17 @@ class Adversarial(InputPenalty):
         super().__init__(weight, at, name=name, interval=interval, fraction=fraction)
         self.epsilon = epsilon
         self.norm = None if norm is None else check_norm("norm", norm)
-        self.data_range = None if data_range is None else check.interval("data_range", data_range)
+        self.data_range = (
+            None if data_range is None else check.number_range("data_range", data_range)
+        )
 
     def __call__(self, forward: ForwardPass, constants: Any = None) -> Any:
         steps = self.constants(forward) if constants is None else constants
-        losses = SampleValues(forward, "loss")
-        return at_least_float32(losses(forward.outputs_at(steps, self.at)))
+        return at_least_float32(sample_losses(forward, forward.outputs_at(steps, self.at)))
 
     def constants(self, forward: ForwardPass) -> Any:
         """The steps that move the inputs."""
-        gradients = forward.input_gradients(SampleValues(forward, "loss"), self.at)
+        gradients = forward.input_gradients(sample_losses, self.at)
         steps = gradients if self.norm is None else steepest_steps(gradients, self.norm)
         return [
             ops.stop_gradient(self._clipped(ops.cast(self.epsilon, step.dtype) * step, point))

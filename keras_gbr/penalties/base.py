@@ -1,8 +1,5 @@
 """What all penalties share: a weight, a name and a configuration."""
 
-import inspect
-import weakref
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,39 +8,55 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_gbr import _checks as check
 from keras_gbr.penalties.forward_pass import ForwardPass
-from keras_gbr.penalties.live_numbers import LiveNumber
+from keras_gbr.penalties.live_numbers import FixedWhenCompiled, LiveNumber
 
 
 def _weight(name: str, value: Any) -> float | LearningRateSchedule:
     return value if isinstance(value, LearningRateSchedule) else check.number(name, value)
 
 
-class Penalty:
-    """Base of the penalties: adds `weight * value` to the training loss.
+class Penalty(FixedWhenCompiled):
+    r'''Base of the penalties: adds `weight * value` to the training loss.
 
-    A subclass implements `__call__`. It chooses a scalar function of the outputs, takes its
-    gradient from the forward pass, and returns a norm of it.
+    Once a model is compiled with a penalty, `weight` can still be set, by a callback for example,
+    and counts from the next step on, as the learning rate of an optimizer does. The other
+    arguments are then fixed.
 
-    Once a model is compiled with it, `weight` can still be set, from a callback too, and counts
-    from the next step on, as the learning rate of an optimizer does. The other arguments are
-    fixed then.
+    **Developing new penalties.** A subclass implements `__call__`, which gets the `ForwardPass` of
+    the step and returns the unweighted value: one number a sample, `(batch_size,)`, or a scalar.
+    It usually chooses a function of the outputs, takes its gradient from the forward pass, and
+    returns a norm of it. The class also
+
+    - sets `default_name`, the name of the metric that tracks the value;
+    - sets `needs_loss = True` if it uses `forward.losses`, and `needs_parameters = True` if it
+      calls `forward.parameter_gradients`;
+    - passes `self.at` to the methods of the forward pass, to support `at`;
+    - passes `interval`, `fraction`, `name` and `at` to `super().__init__`, usually by `**kwargs`.
+      The train step does the rest: it calls the penalty in the steps that have it, with the pass
+      on the part of the batch that `fraction` asks for;
+    - returns its own arguments from `get_config` too, and is registered with
+      `keras.saving.register_keras_serializable`, so that compiled models can be saved. The
+      arguments must be plain Python values.
+
+    The value must be differentiable with respect to the weights. `measures.check_penalty` compares
+    its gradient with finite differences.
 
     Args:
         weight: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the number
-            of updates. With 0 the value is tracked and training is left as it is; as the weight
-            may change, a step costs and needs what it does with another weight.
-        interval: Whole number >= 1: the penalty is part of every `interval`-th step alone, the
-            first included, with `interval` times its weight ("lazy regularization"). The other
-            steps cost what they cost without it, and the metric is the mean over the steps that
-            have it.
-        fraction: Float in (0, 1]: the penalty is taken on the first samples of each batch, this
-            share of them (rounded, at least one). They run through the model once more, alone:
-            batch normalisation takes the statistics of the part. On several replicas each
+            of updates. With 0 the value is tracked and training stays as it is without the
+            penalty. The step costs and needs the same as with any other weight, which may be set
+            later.
+        interval: Whole number >= 1. The penalty is part of every `interval`-th step, the first
+            included, with `interval` times its weight ("lazy regularization"). The other steps
+            cost as much as without it. The metric is the mean over the steps that have it.
+        fraction: Float in (0, 1]. The penalty is taken on the first samples of each batch, this
+            share of them (rounded, at least one). They run through the model a second time,
+            alone; batch normalisation takes the statistics of the part. On several replicas each
             takes the first samples of its own part of the batch.
         name: Name of the metric that tracks the unweighted value.
-        at: Where gradients are taken instead of the inputs: a layer, or its name or path
+        at: Where gradients are taken instead of the inputs: a layer, its name or path
             ("embedding", "encoder/embedding"), or the name of one of several inputs. See
-            `InputPenalty`. A subclass passes it on to the methods of the forward pass.
+            `InputPenalty`.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -52,23 +65,53 @@ class Penalty:
     Example:
 
     ```python
-    class OutputNorm(keras_gbr.Penalty):
-        default_name = "output_norm"
+    import keras
+    import keras_gbr
+    from keras import ops
+
+
+    @keras.saving.register_keras_serializable("my_package")
+    class EntropyGradient(keras_gbr.Penalty):
+        """Penalises the gradient of the entropy of the predicted probabilities."""
+
+        default_name = "entropy_gradient"
+
+        def __init__(self, weight, temperature=1.0, **kwargs):
+            super().__init__(weight, **kwargs)
+            self.temperature = temperature
 
         def __call__(self, forward):
-            return sum(keras.ops.sum(keras.ops.square(y), axis=-1) for y in forward.outputs)
+            gradients = forward.input_gradients(self.entropies, self.at)
+            rows = [ops.reshape(g, (ops.shape(g)[0], -1)) for g in gradients]
+            return sum(ops.sum(ops.square(row), axis=1) for row in rows)
+
+        def entropies(self, forward, y_pred):
+            """The function of the outputs: one number a sample."""
+            probabilities = ops.softmax(y_pred / self.temperature)
+            return -ops.sum(probabilities * ops.log(probabilities), axis=-1)
+
+        def get_config(self):
+            return {**super().get_config(), "temperature": self.temperature}
+
+
+    inputs = keras.Input((6,), dtype="int32")
+    x = keras.layers.Embedding(10, 4, name="embedding")(inputs)
+    logits = keras.layers.Dense(3)(keras.layers.Flatten()(x))
+    model = keras_gbr.GBRModel(inputs, logits)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    penalty = EntropyGradient(0.1, temperature=2.0, at="embedding", interval=2, fraction=0.5)
+    model.compile("sgd", loss, penalties=[penalty])
     ```
 
     Reference:
         Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", appendix B
-        (lazy regularization).
-    """
+        (lazy regularization), https://arxiv.org/abs/1912.04958.
+    '''
 
     default_name = "penalty"
     needs_loss = False
     needs_parameters = False
     weight = LiveNumber(_weight)
-    _fixed: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -92,52 +135,6 @@ class Penalty:
             )
         self.at = at
 
-    def fix(self, listener: Callable[[], None]) -> None:
-        """Makes the arguments read-only, but for live numbers; called by `compile`.
-
-        Args:
-            listener: A method that is called when a live number changes. It is not kept alive.
-        """
-        constructors = [
-            vars(cls)["__init__"] for cls in type(self).__mro__ if "__init__" in vars(cls)
-        ]
-        names = [name for each in constructors for name in inspect.signature(each).parameters]
-        vars(self)["_fixed"] = frozenset(names)
-        vars(self).setdefault("_listeners", []).append(weakref.WeakMethod(listener))
-
-    def tell_listeners(self) -> None:
-        """Calls those who wait for a live number to change."""
-        alive = [(ref, ref()) for ref in vars(self).get("_listeners", ())]
-        vars(self)["_listeners"] = [ref for ref, listener in alive if listener is not None]
-        for _, listener in alive:
-            if listener is not None:
-                listener()
-
-    def check_assignment(self, name: str, value: Any) -> None:
-        """Refuses to change a live number of a compiled penalty to or from a schedule."""
-        held = vars(self).get(name)
-        if self._fixed and isinstance(held, float) != isinstance(value, float):
-            raise check.error(
-                f"`{name}` of a compiled penalty stays a number, or stays a schedule. Compile the "
-                f"model with another penalty. It was {held!r}.",
-                name,
-                value,
-            )
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        is_live = isinstance(getattr(type(self), name, None), LiveNumber)
-        if name in self._fixed and not is_live:
-            raise AttributeError(
-                f"`{name}` of a compiled penalty is read-only; only its weight (of `Adversarial` "
-                "its epsilon too) can change while a model trains. Make a new penalty and compile "
-                f"the model with it. Received: {name}={value!r}"
-            )
-        super().__setattr__(name, value)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy belongs to no model yet.
-        return {k: v for k, v in vars(self).items() if k not in ("_listeners", "_fixed")}
-
     def __call__(self, forward: ForwardPass) -> Any:
         """The unweighted value.
 
@@ -150,11 +147,12 @@ class Penalty:
         raise TypeError(f"{type(self).__name__} must implement `__call__(forward)`.")
 
     def constants(self, forward: ForwardPass) -> Any:
-        """What the value holds constant where its gradient is not its slope.
+        """Tensors that the value holds constant by `ops.stop_gradient`.
 
-        A penalty that returns something here takes it as `penalty(forward, constants=...)`, in
-        place of what it would compute. `measures.check_penalty` then compares the gradient with
-        the slope of the value with these constants.
+        The gradient of such a penalty is not the slope of its value. A penalty that returns
+        constants must take them back as `penalty(forward, constants=...)` and use them instead of
+        computing its own. `measures.check_penalty` then compares the gradient with the slope of
+        the value with these constants.
 
         Args:
             forward: The forward pass to compute it from.
@@ -165,13 +163,13 @@ class Penalty:
         return None
 
     def weight_at(self, step: Any) -> Any:
-        """The weight of the value in a step that has it, `interval` times the given one.
+        """The weight in a step that has the penalty: `interval` times the given one.
 
         Args:
             step: Scalar integer tensor, the number of updates so far.
 
         Returns:
-            A float, or a scalar tensor.
+            A float, or a scalar tensor if the weight changes.
         """
         if isinstance(self.weight, LearningRateSchedule):
             return self.interval * ops.convert_to_tensor(self.weight(step))
@@ -181,16 +179,14 @@ class Penalty:
         weight = self.weight
         if isinstance(weight, LearningRateSchedule):
             weight = keras.saving.serialize_keras_object(weight)
+        at = self.at.name if isinstance(self.at, keras.Layer) else self.at
         return {
             "weight": weight,
             "interval": self.interval,
             "fraction": self.fraction,
             "name": self.name,
-            **({} if self.at is None else {"at": self._path()}),
+            **({} if at is None else {"at": at}),
         }
-
-    def _path(self) -> Any:
-        return self.at.name if isinstance(self.at, keras.Layer) else self.at
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Penalty":
@@ -204,13 +200,13 @@ class InputPenalty(Penalty):
     """Base of the penalties on gradients with respect to the input.
 
     Args:
-        weight: See `Penalty`, as `name`, `interval` and `fraction`.
+        weight: See `Penalty`.
         at: What takes the place of the inputs: the output of a layer, such as the embedding of a
-            model whose inputs are integers, or one of several inputs. The layer itself, at any
-            depth; or its name or path; or the name of the input. The first axis of the output
-            must be that of the batch. Several outputs, and several calls of a shared layer, count
-            as one vector.
-        **kwargs: As `Penalty`.
+            model whose inputs are integers, or one of several inputs. Give the layer itself, its
+            name or its path; or the name of the input. The layer may be at any depth. The first
+            axis of its output must be that of the batch. Several outputs, and several calls of a
+            shared layer, count as one vector.
+        **kwargs: `interval`, `fraction` and `name`, see `Penalty`.
     """
 
     def __init__(

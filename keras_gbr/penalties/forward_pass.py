@@ -1,7 +1,6 @@
 """One recorded forward pass of a model, from which every penalty takes its gradients."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -10,29 +9,46 @@ from keras import ops
 
 from keras_gbr import backend
 from keras_gbr._keras.calls import call
-from keras_gbr._keras.layer_outputs import input_index, layer_at, replaced_outputs, require_batched
+from keras_gbr._keras.layer_outputs import replaced_outputs
 from keras_gbr._keras.layer_tree import all_layers
 from keras_gbr._keras.per_sample_losses import compiled_loss, per_sample_losses
-from keras_gbr.penalties.inputs import (
-    as_taken,
-    check_differentiable,
-    first_samples,
-    is_differentiable,
-)
+from keras_gbr.backend.contract import Watch
+from keras_gbr.penalties.gradient_points import GradientPoints, flat
+from keras_gbr.penalties.inputs import as_taken, first_samples, is_differentiable
+
+# A function of a forward pass and outputs of its model, which returns a tensor.
+OutputFunction = Callable[["ForwardPass", Any], Any]
 
 
 class ForwardPass:
-    """What one forward pass of a model on a batch leaves behind.
+    """One forward pass of a model on a batch, with the gradients of functions of its outputs.
 
-    Gradients are taken with respect to the floating-point inputs, or at the output of an inner
-    layer (`at`), which must have been named when the pass was made.
+    Every penalty of a step gets the same pass. A train step makes it, `GBRModel.forward_pass` too.
+    What the methods return is differentiable with respect to the weights of the model.
+
+    A function of the outputs is `function(forward, y_pred)`. It returns a tensor, of which the sum
+    is differentiated. `forward` is the pass itself, for its labels and other data; `y_pred` are
+    the outputs to use, a structure like `forward.y_pred`. Gradients are kept by function, so
+    penalties with the same one share them. A function should use the `forward` that it is given:
+    if it holds a pass instead, that pass is freed only by Python's garbage collector.
+
+    Gradients are taken with respect to the floating-point inputs; or at the output of an inner
+    layer (`at`), which must be named when the pass is made.
 
     Attributes:
         model: The model.
         x, y, sample_weight: The batch, as `fit` unpacks it.
         y_pred: The outputs of the model.
-        batch_size: Scalar tensor.
+        batch_size: Scalar tensor, the number of samples.
         step: Scalar integer tensor, the number of updates so far.
+
+    Example:
+
+    ```python
+    forward = model.forward_pass(x, y)
+    (gradient,) = forward.input_gradients(keras_gbr.ForwardPass.losses)
+    (sum_of_rows,) = forward.input_gradients(lambda forward, y_pred: y_pred)
+    ```
     """
 
     def __init__(
@@ -53,65 +69,47 @@ class ForwardPass:
             y: Labels.
             sample_weight: Weights of the samples.
             training: Whether the model runs in training mode.
-            parameters: Whether gradients of the parameters will be asked for.
-            at: Where else gradients will be asked for: inner layers, or names of layers or
-                inputs, as `at=` of a penalty.
+            parameters: Whether `parameter_gradients` will be called.
+            at: The values of `at` that methods will be called with: inner layers, or names of
+                layers or inputs, as `at=` of a penalty.
+
+        Raises:
+            ValueError: `at` names nothing in the model, or more than one layer.
         """
         self.y = y
         # Keras' loss applies the mask to the weights in place under PyTorch.
         self.sample_weight = keras.tree.map_structure(ops.copy, sample_weight, none_is_leaf=False)
         self.x = as_taken(model, x)
-        self.batch_size = ops.shape(_leaves(self.x)[0])[0]
+        self.batch_size = ops.shape(flat(self.x)[0])[0]
         optimizer = getattr(model, "optimizer", None)
         self.step = 0 if optimizer is None else optimizer.iterations
         self.model, self._training, self._parameters = model, training, parameters
         self._at = tuple(at)
-        # What each `at` stands for: the place of an input, or a layer, which several may name.
-        self._places = {
-            each: layer_at(model, each) if index is None else index
-            for each in self._at
-            for index in [input_index(model, self.x, each)]
-        }
-        # Seeds and running means as the pass finds them: what a repetition starts from.
+        self._points = GradientPoints(model, self.x, at)
+        # Seeds and moving averages before the pass. A repetition starts from them.
         self._state = [(v, _copy(v)) for v in model.non_trainable_variables]
-        self._taken: dict[Any, list[Any]] = {}
+        self._input_gradients: dict[Any, list[Any]] = {}
         self._parts: dict[float, ForwardPass] = {}
-        floats = [leaf for leaf in _leaves(self.x) if is_differentiable(leaf)]
         with backend.repeatable(model.trainable_weights) as self._repeatable:
-            self.y_pred, watched, self._gradients = backend.record(
+            recording = backend.record(
                 self._record,
-                floats,
+                self._points.floats,
                 watches=bool(at),
                 parameters=model.trainable_weights if parameters else None,
                 layers=all_layers(model),
             )
-        inputs = {
-            index: [leaf] if is_differentiable(leaf) else []
-            for index, leaf in enumerate(_leaves(self.x))
-        }
-        self._points: dict[Any, list[Any]] = {None: floats, **watched, **inputs}
+        self.y_pred, watched, self._gradients = recording
+        self._points.add(watched)
 
-    def _record(self, inputs: list[Any], watch: Callable[[str, Any], Any]) -> Any:
-        with ExitStack() as stack:
-            for layer in self._layers():
-                hook = partial(self._watched, watch, layer)
-                stack.enter_context(replaced_outputs(layer, hook))
+    def _record(self, inputs: list[Any], watch: Watch) -> Any:
+        with self._points.watched_by(watch):
             return self._run(self._with_floats(inputs))
-
-    def _layers(self) -> list[keras.Layer]:
-        """The inner layers whose outputs gradients will be asked for, each once."""
-        layers = [place for place in self._places.values() if isinstance(place, keras.Layer)]
-        return list({id(layer): layer for layer in layers}.values())
-
-    def _watched(self, watch: Callable[[Any, Any], Any], layer: keras.Layer, tensor: Any) -> Any:
-        require_batched(layer, tensor, _leaves(self.x)[0])
-        return watch(layer, tensor)
 
     def _run(self, x: Any) -> Any:
         return call(self.model, x, self._training)
 
     def _with_floats(self, floats: list[Any]) -> Any:
-        """The inputs with other floating-point tensors in place of theirs."""
+        """The inputs with other floating-point tensors."""
         remaining = iter(floats)
         return keras.tree.map_structure(
             lambda leaf: next(remaining) if is_differentiable(leaf) else leaf,
@@ -122,20 +120,19 @@ class ForwardPass:
     @property
     def outputs(self) -> list[Any]:
         """The outputs of the model as a flat list."""
-        return _leaves(self.y_pred)
+        return flat(self.y_pred)
 
     def part(self, fraction: float) -> "ForwardPass":
-        """The pass on the first samples of the batch alone.
+        """A pass on the first samples of the batch.
 
-        It costs what a pass on a batch of that size costs. What it updates, such as moving
-        averages, is dropped: the pass on the whole batch has done that.
+        It costs as much as a pass on a batch of that size. It does not update moving averages and
+        the like, which the pass on the whole batch has done.
 
         Args:
-            fraction: The share of the samples, in (0, 1]. Rounded, at least one sample; at 1
-                this pass itself.
+            fraction: The share of the samples, in (0, 1]. Their number is rounded and at least 1.
 
         Returns:
-            A `ForwardPass`.
+            A `ForwardPass`: this one if `fraction` is 1.
         """
         if fraction == 1.0:
             return self
@@ -152,31 +149,36 @@ class ForwardPass:
         return self._parts[fraction]
 
     def outputs_at(self, steps: list[Any], at: str | keras.Layer | None = None) -> Any:
-        """The outputs at other inputs: the same function, with the same random numbers.
+        """The outputs at other inputs, from a second pass with the same random numbers.
+
+        The second pass updates no variable.
 
         Args:
-            steps: What is added to the inputs, tensors like those of `input_gradients`.
+            steps: Tensors like those of `input_gradients`, which are added to the inputs.
             at: The inner layer whose output they are added to instead.
 
         Returns:
-            A structure like `y_pred`. What the model updates on the way is dropped.
+            A structure like `y_pred`.
         """
         remaining = iter(steps)
 
         def moved(tensor: Any) -> Any:
             return tensor + ops.cast(next(remaining), tensor.dtype)
 
-        place = self._places.get(at)
+        layer = self._points.layer(at)
         with self._repeatable(self._state):
-            if isinstance(place, keras.Layer):
-                with replaced_outputs(place, moved):
+            if layer is not None:
+                with replaced_outputs(layer, moved):
                     return self._run(self.x)
             points = {id(point) for point in self.points(at)}
-            floats = [moved(leaf) if id(leaf) in points else leaf for leaf in self._points[None]]
+            floats = self._points.floats
+            floats = [moved(leaf) if id(leaf) in points else leaf for leaf in floats]
             return self._run(self._with_floats(floats))
 
     def losses(self, y_pred: Any) -> Any:
         """The compiled loss of each sample alone, as a function of the outputs.
+
+        As `ForwardPass.losses` it is a function for `input_gradients`.
 
         Args:
             y_pred: A structure like `y_pred`.
@@ -187,65 +189,49 @@ class ForwardPass:
         return per_sample_losses(compiled_loss(self.model), self.y, y_pred)
 
     def sample_mean(self, values: Any) -> Any:
-        """The mean over the batch, weighted as the mean of the loss is.
+        """The mean over the batch, with the sample weights that the mean loss has.
 
         Args:
             values: Tensor `(batch_size,)`.
 
         Returns:
-            Scalar tensor: the sum of weight times value over the batch size. Weights of time
-            steps or of several outputs are averaged for each sample.
+            Scalar tensor: the sum of weight times value, divided by the batch size. If a sample
+            has several weights, of time steps or of outputs, their mean counts.
         """
         weights = [
             ops.mean(ops.reshape(ops.cast(leaf, values.dtype), (self.batch_size, -1)), axis=1)
-            for leaf in _leaves(self.sample_weight)
+            for leaf in flat(self.sample_weight)
         ]
         if weights:
             values = values * (sum(weights) / len(weights))
-        # There is one value a sample: any other number of them is an error here.
+        # The reshape fails unless there is one value a sample.
         mean = ops.mean(ops.reshape(values, (self.batch_size,)))
-        # A replica has no sample where the last batch is smaller than the number of replicas.
+        # A replica has no samples if the last batch is smaller than the number of replicas.
         return ops.where(self.batch_size > 0, mean, ops.zeros_like(mean))
 
     def points(self, at: str | keras.Layer | None = None) -> list[Any]:
         """The tensors that input gradients are taken at.
 
         Args:
-            at: The inner layer whose outputs they are, `None` for the inputs.
+            at: An inner layer: the points are its outputs. `None`: the points are the inputs.
 
         Returns:
             A list of floating-point tensors `(batch_size, ...)`.
 
         Raises:
-            ValueError: There are none.
+            ValueError: There are no such tensors.
         """
-        if at is None:
-            check_differentiable(self.model, self.x)
-        found = self._points.get(self._places.get(at))
-        if found and (at is None or at in self._places):
-            return found
-        if at is not None:
-            raise ValueError(
-                "`at` must name a layer that the model calls and that has a floating-point "
-                f"output, or a floating-point input. Received: at={at!r}"
-            )
-        raise ValueError(
-            "A penalty on input gradients needs a floating-point input, and integers have "
-            'no gradient. Give numbers as floats, `x.astype("float32")`. For indices, name the '
-            'layer whose output it is taken at instead, `at="embedding"` for one of that name. '
-            "Received: inputs of dtypes "
-            f"{[keras.backend.standardize_dtype(leaf.dtype) for leaf in _leaves(self.x)]}"
-        )
+        return self._points.at(at)
 
     def input_gradients(
-        self, of: Callable[[Any], Any], at: str | keras.Layer | None = None
+        self, function: OutputFunction, at: str | keras.Layer | None = None
     ) -> list[Any]:
         """The gradient of a function of the outputs with respect to the inputs.
 
         Args:
-            of: Function of a structure like `y_pred` that returns a tensor, whose sum is
-                differentiated: with values `(batch_size,)`, each depending on its own sample,
-                this gives the gradient of each. Equal functions share one pullback.
+            function: `function(forward, y_pred)` returns a tensor, of which the sum is
+                differentiated. If it returns one value a sample `(batch_size,)`, and the samples
+                are independent, the result is the gradient of each value.
             at: The inner layer whose output takes the place of the inputs.
 
         Returns:
@@ -255,9 +241,9 @@ class ForwardPass:
             ValueError: The model has no floating-point input, or its output does not depend
                 on one.
         """
-        if (of, at) not in self._taken:
+        if (function, at) not in self._input_gradients:
             points = self.points(at)
-            gradients = self._gradients(of, points)
+            gradients = self._gradients(partial(function, self), points)
             if all(gradient is None for gradient in gradients):
                 raise ValueError(
                     "A penalty on input gradients needs a model whose output depends on its "
@@ -266,33 +252,26 @@ class ForwardPass:
                     f"{'inputs' if at is None else f'output of {at!r}'} to the output of "
                     f"model {self.model.name!r}"
                 )
-            self._taken[of, at] = [
+            self._input_gradients[function, at] = [
                 ops.zeros_like(point) if gradient is None else gradient
                 for gradient, point in zip(gradients, points, strict=True)
             ]
-        return self._taken[of, at]
+        return self._input_gradients[function, at]
 
-    def forget(self) -> None:
-        """Lets go of the gradients, whose functions may hold this pass in turn.
-
-        Where nothing else holds it, its memory is then free at once, and not when Python next
-        looks for such cycles.
-        """
-        self._taken.clear()
-        for part in self._parts.values():
-            part.forget()
-
-    def parameter_gradients(self, of: Callable[[Any], Any]) -> list[Any]:
+    def parameter_gradients(self, function: OutputFunction) -> list[Any]:
         """The gradient of a function of the outputs with respect to the trainable parameters.
 
         Args:
-            of: Function of a structure like `y_pred` that returns a tensor, whose sum is
+            function: `function(forward, y_pred)` returns a tensor, of which the sum is
                 differentiated.
 
         Returns:
             A list of tensors, one for each parameter that has a gradient.
+
+        Raises:
+            ValueError: The function depends on no parameter.
         """
-        gradients = self._gradients(of, self.model.trainable_weights)
+        gradients = self._gradients(partial(function, self), self.model.trainable_weights)
         if gradients and all(gradient is None for gradient in gradients):
             raise ValueError(
                 "A penalty on parameter gradients needs a loss that depends on the trainable "
@@ -303,16 +282,12 @@ class ForwardPass:
 
 
 def _copy(variable: keras.Variable) -> Any:
-    """The value of a variable as it is now. Some backends assign in place."""
+    """A copy of the value of a variable, which some backends assign in place."""
     return ops.stop_gradient(ops.copy(variable.value))
 
 
 def _share(fraction: float, size: Any) -> Any:
-    """So many of `size` samples, rounded, at least one."""
+    """The number of samples in a fraction of `size`, rounded, at least one."""
     if isinstance(size, int):
         return max(round(fraction * size), 1)
     return ops.maximum(ops.cast(ops.round(fraction * ops.cast(size, "float32")), "int32"), 1)
-
-
-def _leaves(structure: Any) -> list[Any]:
-    return [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]

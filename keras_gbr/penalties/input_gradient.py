@@ -1,4 +1,4 @@
-"""The gradient of the loss, or of another number, with respect to the input."""
+"""The norm of the gradient of the loss, or of another number, with respect to the input."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from keras_gbr.maths.gradient_norms import (
 from keras_gbr.maths.precision import at_least_float32
 from keras_gbr.penalties.base import InputPenalty
 from keras_gbr.penalties.forward_pass import ForwardPass
-from keras_gbr.penalties.output_functions import OF, SampleValues
+from keras_gbr.penalties.output_functions import OUTPUT_FUNCTIONS
 
 METHODS = ("double_backprop", "finite_difference")
 
@@ -30,39 +30,39 @@ class InputGradient(InputPenalty):
     Its value is the mean over the samples of $(\|\partial \ell_b / \partial x_b\| - t)^2$ with
     $t$ the `target`, 0 by default, and $\ell_b$ a number of sample $b$:
 
-    - `of="loss"` ("double backpropagation"): the compiled loss of the sample alone, all outputs
-      with their loss weights, without activity regularizers and `add_loss` terms, further axes
-      of the loss averaged. It depends neither on the batch size nor on the reduction.
+    - `of="loss"` ("double backpropagation"): the compiled loss of the sample alone. It includes
+      all outputs with their loss weights, but neither activity regularizers nor `add_loss`. If
+      the loss has further axes, their mean counts. It depends neither on the batch size nor on
+      the reduction of the loss.
     - `of="label_probability"`: the probability of its label.
     - `of="output"`: the output itself, for models with one output number, such as a critic.
 
-    Several inputs count as one vector; integer inputs are left out. Sample and class weights
-    weight the mean as they weight that of the loss.
+    Several inputs count as one vector; integer inputs are left out. The mean has the sample and
+    class weights that the mean of the loss has.
 
-    `method="finite_difference"` has the same value, and takes its gradient without second
-    derivatives, with a forward pass more: that of $c (\sum_b \ell_b(x + v / c) - \ell_b(x))$, where
-    $v_b$ is the gradient of the value with respect to $\partial \ell_b / \partial x_b$, held
-    constant, and $c$ makes `step` the root mean square of the lengths of $v_b / c$ over the
-    batch. It is off by about the step times the curvature along it, sees the kinks of ReLU,
-    and in half precision has roundings divided by the step. (Finlay and Oberman square the
-    quotients of unit steps; where batch normalisation couples the samples, these are not the
-    norms.)
+    `method="finite_difference"` has the same value. It needs no second derivatives, but a second
+    forward pass: its gradient is that of $c (\sum_b \ell_b(x + v / c) - \ell_b(x))$. Here $v_b$ is
+    the gradient of the value with respect to $\partial \ell_b / \partial x_b$, held constant, and
+    $c$ makes `step` the root mean square of the lengths of $v_b / c$ over the batch. The error is
+    about the step times the curvature along it; steps cross the kinks of ReLU, and in half
+    precision rounding is divided by the step. (Finlay and Oberman square the difference quotients
+    of unit steps. These are not the norms if batch normalisation couples the samples.)
 
     Batch normalisation in training mode couples the samples of a batch: the gradient of a
     sample's loss then includes its effect through the statistics of the others.
 
     Args:
         weight: Float >= 0 or a `LearningRateSchedule`; see `Penalty`.
-        norm: 1, 2 or `"inf"`: which norm of the gradient. 1 answers attacks that are bounded
-            in the infinity norm, `"inf"` those that are bounded in the 1-norm.
+        norm: 1, 2 or `"inf"`: which norm of the gradient. 1 is for attacks that are bounded in
+            the infinity norm, `"inf"` for attacks that are bounded in the 1-norm.
         target: Float >= 0. Above 0 the penalty is two-sided, as in WGAN-GP with 1.
         of: `"loss"`, `"label_probability"` or `"output"`. The second needs one output
             `(batch_size, classes)`, of logits unless the compiled loss takes probabilities, or
             `(batch_size, 1)` for two classes, and labels that are integers `(batch_size,)` or
             `(batch_size, 1)`, or shaped as the output.
         method: `"double_backprop"` or `"finite_difference"`.
-        step: Float > 0, the typical length of the step in units of the input, in the norm that
-            is dual to `norm`; only for `method="finite_difference"`.
+        step: Float > 0, the typical length of the step in units of the input and in the norm
+            dual to `norm`; used by `method="finite_difference"` only.
         at: The layer, or the one of several inputs, that takes the place of the inputs; see
             `InputPenalty`.
         interval: See `Penalty`.
@@ -81,9 +81,11 @@ class InputGradient(InputPenalty):
 
     Reference:
         Drucker & LeCun 1992, "Improving Generalization Performance Using Double
-        Backpropagation"; Li, Chen & Yang, theorem 2 (the label's probability); Gulrajani et al.
-        2017, equation 3 (WGAN-GP); Finlay & Oberman 2019, "Scaleable input gradient
-        regularization for adversarial robustness" (finite differences and norms).
+        Backpropagation", https://doi.org/10.1109/72.165600; Li, Chen & Yang, theorem 2 (the
+        label's probability); Gulrajani et al. 2017, equation 3 (WGAN-GP),
+        https://arxiv.org/abs/1704.00028; Finlay & Oberman 2019, "Scaleable input gradient
+        regularization for adversarial robustness" (finite differences and norms),
+        https://arxiv.org/abs/1905.11468.
     """
 
     default_name = "input_gradient"
@@ -104,7 +106,7 @@ class InputGradient(InputPenalty):
         super().__init__(weight, at, name=name, interval=interval, fraction=fraction)
         self.norm = check_norm("norm", norm)
         self.target = check.number("target", target)
-        self.of = check.choice("of", of, OF)
+        self.of = check.choice("of", of, OUTPUT_FUNCTIONS)
         self.method = check.choice("method", method, METHODS)
         self.step = check.number("step", step, exclusive=True)
         self.needs_loss = self.of == "loss"
@@ -119,14 +121,14 @@ class InputGradient(InputPenalty):
         return offset + growth
 
     def constants(self, forward: ForwardPass) -> Any:
-        """The steps of the finite differences, their scale, and what completes the value."""
+        """The steps of the finite differences, their scale, and the rest of the value."""
         if self.method == "double_backprop":
             return None
         steps, scale = self._steps(forward)
         return steps, scale, self._value(forward) - self._growth(forward, steps, scale)
 
     def _gradients(self, forward: ForwardPass) -> list[Any]:
-        return forward.input_gradients(SampleValues(forward, self.of), self.at)
+        return forward.input_gradients(OUTPUT_FUNCTIONS[self.of], self.at)
 
     def _value(self, forward: ForwardPass) -> Any:
         gradients = self._gradients(forward)
@@ -135,7 +137,7 @@ class InputGradient(InputPenalty):
         return ops.square(gradient_norms(gradients, self.norm) - self.target)
 
     def _steps(self, forward: ForwardPass) -> tuple[list[Any], Any]:
-        """Steps along the gradient of the value with respect to the gradients, and their scale."""
+        """The steps, along the gradient of the value by the input gradients, and their scale."""
         gradients = self._gradients(forward)
         slopes = 2 * (gradient_norms(gradients, self.norm) - self.target)
         (mean,) = backend.replica_mean([ops.mean(ops.square(slopes))])
@@ -150,9 +152,11 @@ class InputGradient(InputPenalty):
         return steps, scale
 
     def _growth(self, forward: ForwardPass, steps: list[Any], scale: Any) -> Any:
-        values = SampleValues(forward, self.of)
-        ends = values(forward.outputs_at(steps, self.at)), values(forward.y_pred)
-        high, low = (at_least_float32(end) for end in ends)
+        moved = forward.outputs_at(steps, self.at)
+        high, low = (
+            at_least_float32(OUTPUT_FUNCTIONS[self.of](forward, y_pred))
+            for y_pred in (moved, forward.y_pred)
+        )
         return (high - low) * ops.cast(scale, high.dtype)
 
     def get_config(self) -> dict[str, Any]:

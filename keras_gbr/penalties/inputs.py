@@ -1,4 +1,4 @@
-"""The data of a batch as a model takes them: in the types that it computes with."""
+"""Converts the data of a batch to tensors of the types that a model computes with."""
 
 from typing import Any
 
@@ -9,25 +9,25 @@ from keras_gbr import _checks as check
 from keras_gbr._keras.layer_tree import is_built_from_graph
 from keras_gbr.maths.precision import at_least_float32, is_float
 
-# What tells the tensors that are no plain arrays from those that are.
+# Attributes that only sparse or ragged tensors have.
 _LAYOUTS = {"dense_shape": "sparse", "nse": "sparse", "row_splits": "ragged"}
-# Too small for most indices, and usual for the pixels of an image.
+# Too small for most indices, but usual for the pixels of an image.
 _SMALL_INTEGERS = ("int8", "uint8", "int16", "uint16")
 
 
 def as_taken(model: keras.Model, x: Any) -> Any:
-    """Data as tensors of the types that the model would convert them to first of all.
+    """Converts data to tensors as the model itself would do first.
 
     A functional or sequential model converts each input to the type that it was declared with;
     any other casts floating-point numbers to its precision, and leaves integers as they are.
 
     Args:
         model: A built model.
-        x: An array or tensor, or a structure of them; `None` stands for an input left out.
+        x: An array or tensor, or a structure of them, with `None` for an optional input.
 
     Returns:
         Tensors in the same structure. Floating-point ones have at least single precision, so
-        that gradients by them have it too.
+        that gradients with respect to them have it too.
     """
     x = keras.tree.map_structure(ops.convert_to_tensor, x, none_is_leaf=False)
     leaves, declared = keras.tree.flatten(x), _declared(model, x)
@@ -39,7 +39,7 @@ def as_taken(model: keras.Model, x: Any) -> Any:
 
 
 def check_differentiable(model: keras.Model, x: Any) -> None:
-    """Refuses data that would be left out of a gradient by the inputs without a word.
+    """Refuses inputs that would silently be left out of input gradients.
 
     Args:
         model: The model.
@@ -55,16 +55,16 @@ def check_differentiable(model: keras.Model, x: Any) -> None:
         dtype = keras.backend.standardize_dtype(leaf.dtype)
         if layout(leaf) != "dense":
             raise check.error(
-                "A gradient by the inputs needs dense ones. Give the input as a dense array, or "
-                'name the layer whose output it is taken at instead, `at="hidden"` for one of '
+                "A gradient with respect to the inputs needs dense inputs. Give a dense array, or "
+                'take the gradient at the output of a layer, such as `at="hidden"` for one of '
                 "that name.",
                 "input",
                 f"{layout(leaf)} tensor of shape {tuple(leaf.shape)} and dtype {dtype}",
             )
         if spec is None and dtype in _SMALL_INTEGERS:
             raise check.error(
-                "A gradient by the inputs leaves out integers, and a model with a `call` of its "
-                f"own does not say whether those of dtype {dtype} are numbers, such as pixels, or "
+                "Integers have no gradient, and a model with a `call` of its own does not say "
+                f"whether inputs of dtype {dtype} are numbers, such as pixels, or "
                 'indices. Give numbers as floats, `x.astype("float32")`, and indices as int32.',
                 "input",
                 f"tensor of shape {tuple(leaf.shape)} and dtype {dtype}",
@@ -72,14 +72,14 @@ def check_differentiable(model: keras.Model, x: Any) -> None:
 
 
 def first_samples(x: Any, size: Any) -> Any:
-    """The first samples of data as tensors.
+    """The first samples of a batch.
 
     Args:
-        x: A tensor or structure of tensors `(samples, ...)`, with `None` for what is left out.
+        x: A tensor or structure of tensors `(batch_size, ...)`, which may contain `None`.
         size: Whole number or scalar integer tensor.
 
     Raises:
-        ValueError: A tensor is sparse, and cannot be cut.
+        ValueError: A tensor is sparse and cannot be cut.
     """
 
     def cut(leaf: Any) -> Any:
@@ -87,8 +87,7 @@ def first_samples(x: Any, size: Any) -> Any:
             return leaf[:size]
         except TypeError as error:
             raise check.error(
-                "A part of a batch is taken of dense tensors. Leave out `fraction`, or give the "
-                "input as a dense array.",
+                "`fraction` needs dense tensors. Leave it out, or give the input as a dense array.",
                 "input",
                 f"{layout(leaf)} tensor of shape {tuple(leaf.shape)}",
             ) from error
@@ -97,7 +96,7 @@ def first_samples(x: Any, size: Any) -> Any:
 
 
 def is_differentiable(tensor: Any) -> bool:
-    """Whether there are gradients by a tensor: it is dense and of a floating-point type."""
+    """Whether a tensor can have a gradient: it is dense and of a floating-point type."""
     return is_float(tensor) and layout(tensor) == "dense"
 
 
@@ -109,7 +108,7 @@ def layout(tensor: Any) -> str:
 
 
 def _declared(model: keras.Model, x: Any) -> list[Any]:
-    """What the model says of each leaf of its data, `None` where it says nothing."""
+    """The `keras.Input` of each leaf of the data, `None` where the model declares none."""
     inputs = getattr(model, "inputs", None) if is_built_from_graph(model) else None
     number = len(keras.tree.flatten(x))
     if inputs is None:
@@ -127,7 +126,7 @@ def _converted(model: keras.Model, tensor: Any, spec: Any) -> Any:
     if spec is not None:
         tensor = ops.convert_to_tensor(tensor, spec.dtype, sparse=spec.sparse)
     elif is_float(tensor) and model.autocast and "float" in model.compute_dtype:
-        # Half precision comes later, when the model is called.
+        # The model casts to half precision itself when it is called.
         double = model.compute_dtype == "float64"
         tensor = ops.cast(tensor, "float64" if double else "float32")
     return at_least_float32(tensor) if is_differentiable(tensor) else tensor

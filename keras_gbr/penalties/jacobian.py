@@ -1,4 +1,4 @@
-"""GBR, the squared Frobenius norm of the Jacobian of the output with respect to the input."""
+"""GBR: the squared Frobenius norm of the Jacobian of the output with respect to the input."""
 
 import math
 import random
@@ -18,7 +18,7 @@ from keras_gbr.penalties.forward_pass import ForwardPass
 from keras_gbr.penalties.output_probabilities import activated, probabilities
 
 OF = ("output", "probabilities", "softmax", "sigmoid")
-# More than the draws of a step: where those of the next replica begin.
+# The distance of the draws of two replicas, more than a replica makes in a step.
 _DRAWS = 2**16
 
 
@@ -31,9 +31,9 @@ class Jacobian(InputPenalty):
     shape, and several outputs, count as one vector of $C$ numbers a sample; so do several
     inputs.
 
-    Exactly it takes $C$ pullbacks through the model. Estimated, it is $C$ times the mean of
-    $\|J^T v\|^2$ over `num_projections` directions $v$, drawn uniformly from the unit sphere of
-    $R^C$ for every sample and step. The estimate is unbiased; with one projection its relative
+    The exact value takes $C$ pullbacks through the model. The estimate is $C$ times the mean of
+    $\|J^T v\|^2$ over `num_projections` directions $v$, which are drawn uniformly from the unit
+    sphere of $R^C$ for every sample and step. It is unbiased; with one projection its relative
     variance is below 2.
 
     Batch normalisation in training mode couples the samples of a batch: the gradient of a
@@ -43,15 +43,16 @@ class Jacobian(InputPenalty):
         weight: Float >= 0 or a `LearningRateSchedule`; see `Penalty`. Hoffman et al.'s
             $\lambda$ is twice this.
         num_projections: Whole number >= 1, or `None` for the exact value.
-        of: `"output"`; `"probabilities"`: the output itself where the model ends in a softmax or
-            sigmoid, and the softmax of logits, or the sigmoid where they are one unit or the loss
-            is a binary crossentropy; or `"softmax"` or `"sigmoid"`: that function of the output.
+        of: `"output"`; `"probabilities"`; or `"softmax"` or `"sigmoid"`, that function of the
+            output. The probabilities are the output itself if the model ends in a softmax or
+            sigmoid. Otherwise they are the softmax of logits, or the sigmoid if there is one unit
+            or the loss is a binary crossentropy.
         at: The layer, or the one of several inputs, that takes the place of the inputs; see
             `InputPenalty`.
         interval: See `Penalty`.
         fraction: See `Penalty`.
-        seed: Whole number >= 0 that the directions depend on, together with the number of
-            updates. Drawn from Python's `random` if `None`.
+        seed: Whole number >= 0. The directions depend on it and on the number of updates. If
+            `None`, it is drawn from Python's `random`.
         name: Name of the metric.
 
     Raises:
@@ -67,8 +68,9 @@ class Jacobian(InputPenalty):
     ```
 
     Reference:
-        Li, Chen & Yang, equations 2 and 18; Dherin et al. 2022 (geometric complexity);
-        Hoffman, Roberts & Yaida 2019, equation 8 (the estimate).
+        Li, Chen & Yang, equations 2 and 18; Dherin et al. 2022 (geometric complexity),
+        https://arxiv.org/abs/2209.13083; Hoffman, Roberts & Yaida 2019, equation 8 (the
+        estimate), https://arxiv.org/abs/1908.02729.
     """
 
     default_name = "jacobian"
@@ -150,7 +152,7 @@ def jacobian_row_squared_norms(
         Tensor `(batch_size,)`.
     """
 
-    def entry(y_pred: Any) -> Any:
+    def entry(forward: ForwardPass, y_pred: Any) -> Any:
         offset, total = 0, 0.0
         for flat in _flatten(forward, of, y_pred):
             selected = ops.equal(ops.arange(flat.shape[1]), row - offset)
@@ -177,7 +179,7 @@ def output_size(forward: ForwardPass) -> int:
 
 
 def _projection(forward: ForwardPass, of: str, seed: int, draw: int) -> Any:
-    """The function of the outputs that sums each sample's part along a random direction."""
+    """The function of the outputs that projects each sample onto a random direction."""
     shapes = [ops.shape(flat) for flat in _flat_outputs(forward)]
     first = _DRAWS * backend.replica_id()
     directions = [
@@ -186,7 +188,7 @@ def _projection(forward: ForwardPass, of: str, seed: int, draw: int) -> Any:
     ]
     lengths = ops.sqrt(sum(ops.sum(ops.square(d), axis=1, keepdims=True) for d in directions))
 
-    def along(y_pred: Any) -> Any:
+    def along(forward: ForwardPass, y_pred: Any) -> Any:
         flats = _flatten(forward, of, y_pred)
         return sum(
             ops.sum(flat * ops.cast(d / lengths, flat.dtype))

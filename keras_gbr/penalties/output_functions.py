@@ -1,7 +1,9 @@
-"""The functions of the outputs, one number a sample, whose gradients are penalised."""
+"""The functions of the outputs, one number a sample, whose gradients are penalised.
+
+Each is called as `function(forward, y_pred)`, see `ForwardPass`, and returns `(batch_size,)`.
+"""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -9,54 +11,26 @@ from keras import ops
 
 from keras_gbr import _checks as check
 from keras_gbr._keras.per_sample_losses import require_separate_samples
-from keras_gbr.penalties.forward_pass import ForwardPass
+from keras_gbr.penalties.forward_pass import ForwardPass, OutputFunction
 from keras_gbr.penalties.output_probabilities import probabilities
 
-OF = ("loss", "label_probability", "output")
 
+def sample_losses(forward: ForwardPass, y_pred: Any) -> Any:
+    """The compiled loss of each sample alone.
 
-@dataclass(frozen=True)
-class SampleValues:
-    """A function of the outputs of a forward pass; equal ones share their pullback.
-
-    Attributes:
-        forward: The forward pass.
-        of: `"loss"`, the compiled loss of each sample alone; `"label_probability"`, the
-            probability of its label; or `"output"`, its only output number.
+    Raises:
+        ValueError: The loss of a sample depends on the other samples.
     """
-
-    forward: ForwardPass
-    of: str
-
-    def __call__(self, y_pred: Any) -> Any:
-        """The values of the samples.
-
-        Args:
-            y_pred: A structure like that of the forward pass.
-
-        Returns:
-            Tensor `(batch_size,)`.
-        """
-        if self.of == "loss":
-            require_separate_samples(getattr(self.forward.model, "loss", None))
-            return self.forward.losses(y_pred)
-        if self.of == "output":
-            return _only_numbers(self.forward, y_pred)
-        return _label_probabilities(self.forward, y_pred)
+    require_separate_samples(getattr(forward.model, "loss", None))
+    return forward.losses(y_pred)
 
 
-def _only_numbers(forward: ForwardPass, y_pred: Any) -> Any:
-    shapes = [tuple(output.shape) for output in forward.outputs]
-    if len(shapes) != 1 or math.prod(size or 0 for size in shapes[0][1:]) != 1:
-        raise check.error(
-            'of="output" needs a model with one output number a sample. Use Jacobian for more.',
-            "shapes of outputs",
-            shapes,
-        )
-    return ops.reshape(keras.tree.flatten(y_pred)[0], (-1,))
+def label_probabilities(forward: ForwardPass, y_pred: Any) -> Any:
+    """The probability of the label of each sample.
 
-
-def _label_probabilities(forward: ForwardPass, y_pred: Any) -> Any:
+    Raises:
+        ValueError: The model has not one output `(batch_size, classes)`, or the labels do not fit.
+    """
     shapes = [tuple(output.shape) for output in forward.outputs]
     if len(shapes) != 1 or len(shapes[0]) != 2:
         raise check.error(
@@ -72,8 +46,32 @@ def _label_probabilities(forward: ForwardPass, y_pred: Any) -> Any:
     return ops.sum(ops.cast(labels, probability.dtype) * probability, axis=1)
 
 
+def single_outputs(forward: ForwardPass, y_pred: Any) -> Any:
+    """The output of each sample, which must be one number.
+
+    Raises:
+        ValueError: The model has another number of outputs.
+    """
+    shapes = [tuple(output.shape) for output in forward.outputs]
+    if len(shapes) != 1 or math.prod(size or 0 for size in shapes[0][1:]) != 1:
+        raise check.error(
+            'of="output" needs a model with one output number a sample. Use Jacobian for more.',
+            "shapes of outputs",
+            shapes,
+        )
+    return ops.reshape(keras.tree.flatten(y_pred)[0], (-1,))
+
+
+# By the argument `of` of a penalty.
+OUTPUT_FUNCTIONS: dict[str, OutputFunction] = {
+    "loss": sample_losses,
+    "label_probability": label_probabilities,
+    "output": single_outputs,
+}
+
+
 def _one_hot(y: Any, classes: int) -> Any:
-    """Labels `(batch_size,)`, `(batch_size, 1)` or `(batch_size, classes)` as the last."""
+    """Labels `(batch_size,)`, `(batch_size, 1)` or `(batch_size, classes)` as the last shape."""
     labels = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
     shapes = [tuple(label.shape) for label in labels]
     if len(labels) == 1:

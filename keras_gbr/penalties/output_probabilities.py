@@ -1,8 +1,7 @@
 """The class probabilities that the outputs of a model stand for.
 
-What an output holds is read off the last activation of the graph of the model: probabilities
-after a softmax or a sigmoid, logits where the last layers are linear. The loss has a say where the
-graph has none.
+The graph of the model shows what an output holds: probabilities after a softmax or a sigmoid,
+logits after linear layers. If the graph does not show it, the loss may, by its `from_logits`.
 """
 
 from collections.abc import Hashable
@@ -18,19 +17,19 @@ from keras_gbr.maths.precision import at_least_float32
 
 PROBABILITIES, LOGITS = "probabilities", "logits"
 
-# Layers and operations that put the same numbers into another place, or leave some out.
+# Layers and operations that move numbers to another place, or leave some out.
 _REARRANGING = (
     *("Reshape", "Flatten", "Permute", "RepeatVector", "Identity", "ActivityRegularization"),
     *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"),
     *("Cropping1D", "Cropping2D", "Cropping3D", "UpSampling1D", "UpSampling2D", "UpSampling3D"),
     *("Transpose", "Squeeze", "ExpandDims", "GetItem", "Cast", "Copy"),
 )
-# Those that take means of their inputs, or all of them.
+# Those that return means of their inputs, or all inputs.
 _AVERAGING = (
     *("Average", "Mean", "Concatenate", "GlobalAveragePooling1D", "GlobalAveragePooling2D"),
     *("GlobalAveragePooling3D", "AveragePooling1D", "AveragePooling2D", "AveragePooling3D"),
 )
-# Those whose results are logits where their inputs are.
+# Those that return logits if their inputs are logits.
 _LINEAR = (
     *("Add", "Subtract", "Multiply", "TrueDivide", "Divide", "Negative", "Rescaling"),
     *("BatchNormalization", "LayerNormalization", "GroupNormalization"),
@@ -47,14 +46,14 @@ def probabilities(model: keras.Model, index: int, output: Any) -> Any:
 
     Returns:
         Tensor of the same shape, in at least single precision: the output itself if it holds
-        probabilities already; else the softmax over the last axis, or the sigmoid where there is
-        one unit or the loss is a binary crossentropy.
+        probabilities; otherwise the softmax over the last axis, or the sigmoid if there is one
+        unit or the loss is a binary crossentropy.
 
     Raises:
         ValueError: Neither the graph of the model nor its loss tells what the output holds.
     """
     loss = _loss_of(model, index)
-    held = _held(model, index) or _taken(loss)
+    held = _held(model, index) or _expected(loss)
     if held is None:
         raise ValueError(
             f"What output {index} of model {model.name!r} holds is not known: its graph does not "
@@ -69,20 +68,20 @@ def probabilities(model: keras.Model, index: int, output: Any) -> Any:
 
 
 def activated(activation: str, output: Any) -> Any:
-    """The `"softmax"` over the last axis or the `"sigmoid"` of logits, in single precision."""
+    """The `"softmax"` over the last axis or the `"sigmoid"`, in at least single precision."""
     output = at_least_float32(output)
     return ops.sigmoid(output) if activation == "sigmoid" else ops.softmax(output, axis=-1)
 
 
 def what_decides(model: keras.Model) -> Hashable:
-    """All that `probabilities` looks at: two models, or states, with the same give the same."""
+    """Everything that the meaning of the outputs depends on, to compare two states of a model."""
     losses = [_get(loss) for loss in _losses(model)]
     held = tuple(_held(model, index) for index in range(len(getattr(model, "outputs", None) or ())))
-    return held, tuple((_taken(loss), _is_binary(loss)) for loss in losses)
+    return held, tuple((_expected(loss), _is_binary(loss)) for loss in losses)
 
 
 def _held(model: keras.Model, index: int) -> str | None:
-    """What an output holds by the graph of the model, `None` where that does not tell."""
+    """What an output holds by the graph of the model, `None` if that does not show it."""
     if not is_graph(model) or not getattr(model, "outputs", None):
         return None
     return _held_by(model.outputs[index])
@@ -107,7 +106,7 @@ def _held_by(tensor: Any) -> str | None:
 
 
 def _held_after(operation: Any) -> str | None:
-    """What comes out of a layer with an activation, or of one that is an activation."""
+    """What a layer returns that has an activation, or is one."""
     function = getattr(operation, "activation", operation)
     if function in (None, keras.activations.linear):
         return LOGITS
@@ -117,7 +116,7 @@ def _held_after(operation: Any) -> str | None:
 
 
 def _name(operation: Any) -> str:
-    """The name of an operation of Keras. A class of one's own may mean something else by it."""
+    """The class name of an operation of Keras, "" for others, which may use the same name."""
     cls = type(operation)
     return cls.__name__ if comes_with_keras(cls) else ""
 
@@ -127,7 +126,7 @@ def _losses(model: keras.Model) -> list[Any]:
 
 
 def _loss_of(model: keras.Model, index: int) -> Any:
-    """The compiled loss of an output, `None` where it has none or it is not known which."""
+    """The compiled loss of an output, `None` if it has none or it is not known which."""
     loss = getattr(model, "loss", None)
     names = getattr(model, "output_names", None) or ()
     if isinstance(loss, dict) and index < len(names) and names[index] in loss:
@@ -142,8 +141,8 @@ def _get(loss: Any) -> Any:
     return None if loss is None else keras.losses.get(loss)
 
 
-def _taken(loss: Any) -> str | None:
-    """What a crossentropy takes, by its `from_logits`; `None` of other losses."""
+def _expected(loss: Any) -> str | None:
+    """What a crossentropy expects, by its `from_logits`; `None` for other losses."""
     from_logits: Any = getattr(loss, "from_logits", None)
     if from_logits is None and loss in _FUNCTIONS:
         from_logits = False

@@ -16,13 +16,14 @@ class ParameterGradient(Penalty):
     r"""Penalises the squared norm of the gradient with respect to the trainable parameters.
 
     Its value is $\|\nabla_W L\|^2$ with $L$ the mean of the compiled loss over the batch,
-    weighted by the sample weights, without regularization. Where a sample has several places (time
-    steps, pixels), its loss is the mean over those that count, so that every sample counts alike;
-    Keras' own mean counts the places of all samples alike, which differs where masks or
-    `ignore_class` leave out more of one sample than of another. Gradient descent with step $h$
-    follows $L + \frac h4 \|\nabla L\|^2$ to first order: this makes that implicit
-    regularization explicit. The mean is taken before the norm, so the value depends on the
-    batch size through the noise of the gradient.
+    weighted by the sample weights, without regularization. If a sample has several positions
+    (time steps, pixels), its loss is the mean over those that count, so every sample counts
+    alike. Keras' own mean lets every position count alike, which differs if masks or
+    `ignore_class` leave out more positions of one sample than of another.
+
+    Gradient descent with step $h$ follows $L + \frac h4 \|\nabla L\|^2$ to first order; the
+    penalty makes this implicit regularization explicit. The mean is taken before the norm, so the
+    value depends on the batch size through the noise of the gradient.
 
     Args:
         weight: Float >= 0 or a `LearningRateSchedule`; see `Penalty`.
@@ -40,7 +41,8 @@ class ParameterGradient(Penalty):
     ```
 
     Reference:
-        Barrett & Dherin 2021, "Implicit Gradient Regularization", equation 2.
+        Barrett & Dherin 2021, "Implicit Gradient Regularization", equation 2,
+        https://arxiv.org/abs/2009.11162.
     """
 
     default_name = "parameter_gradient"
@@ -48,16 +50,18 @@ class ParameterGradient(Penalty):
     needs_parameters = True
 
     def __call__(self, forward: ForwardPass) -> Any:
-        gradients = forward.parameter_gradients(
-            lambda y_pred: forward.sample_mean(forward.losses(y_pred))
-        )
-        if not gradients:  # nothing is trainable
+        gradients = forward.parameter_gradients(_mean_loss)
+        if not gradients:  # the model has no trainable weights
             return ops.zeros(())
         gradients = [at_least_float32(gradient) for gradient in gradients]
         means = [ops.stop_gradient(mean) for mean in backend.replica_mean(gradients)]
-        # 2 <m, g> - |m|^2 is |m|^2 in the mean over the replicas, with m the mean of their g
-        # held constant, and has the gradient of |m|^2 in their sum.
+        # On several replicas with gradients g, let m be their mean, held constant. The mean over
+        # the replicas of 2 <m, g> - |m|^2 is |m|^2, and its gradient is that of |m|^2.
         return sum(
             2 * ops.sum(mean * gradient) - ops.sum(ops.square(mean))
             for mean, gradient in zip(means, gradients, strict=True)
         )
+
+
+def _mean_loss(forward: ForwardPass, y_pred: Any) -> Any:
+    return forward.sample_mean(forward.losses(y_pred))

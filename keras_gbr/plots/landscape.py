@@ -147,7 +147,7 @@ def _one_sample(x: Any, y: Any) -> tuple[np.ndarray, Any]:
 
 def _gradient_direction(model: keras.Model, x: np.ndarray, y: Any) -> np.ndarray:
     forward = ForwardPass(model, x, _tensors(y))
-    (gradient,) = forward.input_gradients(forward.losses)
+    (gradient,) = forward.input_gradients(ForwardPass.losses)
     gradient = ops.convert_to_numpy(gradient).astype("float64")
     length = np.linalg.norm(gradient)
     if not (np.isfinite(length) and length > 0):

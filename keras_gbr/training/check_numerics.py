@@ -1,4 +1,4 @@
-"""What `check_numerics` looks at, and what it says of a number that is not finite."""
+"""The numbers that `check_numerics` looks at, and its message."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import keras
 
 
 def checked_values(model: Any, gradients: list[Any], values: dict[str, Any]) -> dict[str, Any]:
-    """The numbers that a step hangs on, by what they are.
+    """The numbers that must be finite for a step, by words that name them.
 
     Args:
         model: The model.
         gradients: One tensor or `None` for each trainable weight.
-        values: What the loss consists of, by what it is.
+        values: The loss and the penalties by words that name them.
     """
-    # Under loss scaling, gradients that overflow are the optimizer's business: it skips the step.
+    # Under loss scaling gradients may overflow. The optimizer then skips the step.
     if not isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
         pairs = zip(model.trainable_weights, gradients, strict=True)
         values = values | {f"the gradient of `{weight.path}`": g for weight, g in pairs}
@@ -21,7 +21,7 @@ def checked_values(model: Any, gradients: list[Any], values: dict[str, Any]) -> 
 
 
 def not_finite(name: str) -> str:
-    """The message of the error."""
+    """The message of the error. `name` is a key of `checked_values`."""
     return (
         f"`check_numerics`: {name} is NaN or infinite. The step is not taken and the weights "
         "are those before it. Look at the batch, or lower the learning rate or the weight "

@@ -1,18 +1,22 @@
-"""Looks at the first step with penalties, where a wrong second derivative shows."""
+"""Looks at the result of the first step: whether weights are numbers, and penalties computed."""
 
+import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_gbr.training.compile_penalties import CompilePenalties
+
 
 class FirstStep:
-    """A function that trains, whose first call is undone if weights come out as no numbers.
+    """A train function whose first call is undone if it makes weights NaN or infinite.
 
-    The first derivatives of a model may be finite where the second ones, which the gradient of
-    a penalty is made of, are not: that of x^1.5 at 0, say. Loss and penalty then look right in
-    the step that ruins the weights.
+    The first derivatives of a model may be finite where second derivatives, which the gradient of
+    a penalty contains, are not: that of x^1.5 at 0, for example. The loss and the penalties of the
+    step that ruins the weights are then finite.
     """
 
     def __init__(self, function: Callable[..., Any], model: Any) -> None:
@@ -42,14 +46,46 @@ class FirstStep:
 
 
 def no_numbers(names: list[str]) -> ValueError:
-    """The error of gradients that are no numbers."""
+    """The error of gradients that are not finite.
+
+    Args:
+        names: Paths of the weights.
+    """
     return ValueError(
-        "The loss and the penalties of the first step are numbers, and their gradient is none: "
-        "an operation of the model has no second derivative where the data are, such as x ** 1.5 "
+        "The loss and the penalties of the first step are finite, but their gradient is not: an "
+        "operation of the model has no second derivative where the data are, such as x ** 1.5 "
         "at 0 or a norm of zeros. Replace it, keep away from such places, or take "
         'InputGradient(method="finite_difference"), which needs no second derivatives. No weight '
         f"was changed. Received: gradients of {', '.join(names)} that are not finite"
     )
+
+
+def warns_without_penalties(
+    function: Callable[..., Any], name: str, penalties: CompilePenalties
+) -> Callable[..., Any]:
+    """A train function that warns if its first step has computed no penalty.
+
+    Args:
+        function: The train function of a model, whose train step may be a custom one.
+        name: The name of its class.
+        penalties: The penalties that it was compiled with.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        result = function(*args)
+        if not penalties.computed:
+            penalties.computed = True
+            warnings.warn(
+                f"`{name}.train_step` computes no penalty, so the model trains "
+                "without those that it was compiled with. Take the outputs from "
+                "`forward = self.forward_pass(x, y, training=True)` as `forward.y_pred`, and "
+                "minimise `self.penalized_loss(loss, forward)`.",
+                stacklevel=2,
+            )
+        return result
+
+    return run
 
 
 def _numpy(value: Any) -> Any:

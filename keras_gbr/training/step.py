@@ -1,40 +1,55 @@
-"""What the train steps of the backends share."""
+"""What the train steps of all backends share."""
 
 import warnings
-from abc import abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
-from keras_gbr._keras.calls import training_loss
+import keras
 
-
-class StatefulTrainer:
-    """A `Trainer` where the variables hold their values while a step runs."""
-
-    def train_step(self, data: Any) -> dict[str, Any]:
-        """One step of `fit`, see `keras.Model.train_step`."""
-        if self.penalties or self._terms.check_numerics:  # type: ignore[attr-defined]
-            return self.penalized_step(data)
-        return super().train_step(data)  # type: ignore[misc]
-
-    def test_step(self, data: Any) -> dict[str, Any]:
-        """One step of `evaluate`; the penalties are no part of it."""
-        return self.without_penalties(super().test_step(data))  # type: ignore[attr-defined, misc]
-
-    @abstractmethod
-    def penalized_step(self, data: Any) -> dict[str, Any]:
-        """One forward pass for the loss and the penalties of this step, one update."""
+from keras_gbr import backend
+from keras_gbr._keras.calls import track_loss, training_loss
+from keras_gbr.penalties import ForwardPass
+from keras_gbr.training.compile_penalties import CompilePenalties
 
 
-def penalized(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """The forward pass of a step, the loss with its penalties, and what that consists of."""
+class StepLoss(NamedTuple):
+    """The loss of a step.
+
+    Attributes:
+        forward: The forward pass of the step.
+        total: The loss with its penalties, a scalar tensor.
+        values: The loss and the unweighted penalties by words that name them, scalar tensors.
+    """
+
+    forward: ForwardPass
+    total: Any
+    values: dict[str, Any]
+
+
+def step_loss(model: Any, penalties: CompilePenalties, data: Any) -> StepLoss:
+    """Runs the model on a batch and computes the loss with its penalties.
+
+    Args:
+        model: A `GBRMixin` model.
+        penalties: Those that it was compiled with.
+        data: The batch, as a train step gets it.
+    """
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     forward = model.forward_pass(x, y, sample_weight, training=True)
     loss = training_loss(model, x, y, forward.y_pred, sample_weight)
-    values = {"the loss": loss}
-    return forward, model.penalized_loss(loss, forward, values), values
+    total, values = penalties(loss, forward)
+    return StepLoss(forward, total, {"the loss": loss, **values})
+
+
+def step_logs(model: Any, data: Any, loss: StepLoss) -> dict[str, Any]:
+    """Updates the metrics after a step and returns their results."""
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    # The loss of a replica is its share of the whole.
+    track_loss(model, loss.total * backend.num_replicas(), loss.forward.batch_size)
+    return model.compute_metrics(x, y, loss.forward.y_pred, sample_weight=sample_weight)
 
 
 def has_trainable_weights(model: Any) -> bool:
-    """Whether there is anything to update; warns as Keras does where there is not."""
+    """Whether the model has weights to update. Warns like Keras if not."""
     if not model.trainable_weights:
         warnings.warn("The model does not have any trainable weights.", stacklevel=2)
     return bool(model.trainable_weights)

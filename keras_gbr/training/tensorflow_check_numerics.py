@@ -1,4 +1,4 @@
-"""Stops training at the first number that is not finite, before it reaches a weight."""
+"""Ends training at the first number that is not finite, before it changes a weight."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from keras_gbr.training.check_numerics import checked_values, not_finite
 
 
 def state(model: Any) -> list[tuple[Any, Any]]:
-    """The weights that a forward pass itself may change, such as moving averages, with values."""
+    """The weights that a forward pass itself may update, such as moving averages, with values."""
     weights = [weight.value for weight in model.non_trainable_weights]
     return [(weight, tf.identity(weight)) for weight in weights if weight.dtype.is_floating]
 
@@ -20,12 +20,12 @@ def require_finite(
 
     Args:
         gradients: One tensor or `None` for each trainable weight of `model`.
-        values: Tensors by what they are, for the message.
+        values: Scalar tensors by words that name them in the message.
         model: The model.
         before: Its `state` before the step, which is restored if a number is not finite.
 
     Returns:
-        What must have run before anything else changes, for `tf.control_dependencies`.
+        Operations that must run before the update, for `tf.control_dependencies`.
 
     Raises:
         tf.errors.InvalidArgumentError: In the step: a number is not finite.

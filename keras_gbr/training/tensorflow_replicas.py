@@ -1,8 +1,8 @@
-"""Training on several replicas: what Keras gets wrong there, mended or refused.
+"""Training on several replicas: corrects or refuses what Keras gets wrong.
 
 Under a strategy of `tf.distribute` Keras divides the mean of the loss on each replica by the
-number of replicas and sums the gradients. What is added to the loss is divided alike; a mean
-over the batch is one over all replicas where their parts have the same size.
+number of replicas and sums the gradients. Penalties are divided in the same way. The result is
+the mean over the whole batch if all replicas have the same number of samples.
 """
 
 import functools
@@ -23,18 +23,13 @@ _SUPPORTED = (
 )
 
 
-def replicas_of(model: Any) -> int:
-    """The number of replicas that a model trains on."""
-    return model.distribute_strategy.num_replicas_in_sync
-
-
 def has_strategy(model: Any) -> bool:
     """Whether a model runs under a strategy, of one replica or several."""
     return bool(tf.distribute.has_strategy() or model._distribute_strategy)
 
 
 def with_reducible_logs(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A step whose logs Keras can reduce over several workers: along an axis of length one."""
+    """Adds an axis of length one to the logs of a step, which Keras needs on several workers."""
 
     @functools.wraps(step)
     def run(data: Any) -> Any:
@@ -48,10 +43,10 @@ def with_reducible_logs(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def local_batch(strategy: Any, iterator: Any) -> Any:
-    """The part of the first batch of an epoch that is the first replica's here.
+    """The first batch of an epoch, the part for the first replica of this worker.
 
-    Keras averages the batches of all replicas to learn the shapes, which fails on several
-    workers and where a batch does not divide evenly.
+    Keras learns shapes from the mean of the batches of all replicas. This fails on several
+    workers, and if a batch does not divide evenly.
     """
     for _, _, batches in iterator:
         return keras.tree.map_structure(
@@ -61,10 +56,10 @@ def local_batch(strategy: Any, iterator: Any) -> Any:
 
 
 class _ReplicaLocalLosses(threading.local):
-    """The list of losses of a layer, one for each thread and so for each replica.
+    """The losses of a layer: a list for each thread, and so for each replica.
 
-    Replicas are traced in threads that take turns where they synchronise, as in synchronised
-    batch normalisation. In one list the losses of one would be cleared or read by another.
+    Replicas are traced in threads, which take turns when they synchronise, as in synchronised
+    batch normalisation. With a single list one replica would clear or read the losses of another.
     """
 
     def __init__(self) -> None:
@@ -87,13 +82,13 @@ class _ReplicaLocalLosses(threading.local):
 
 
 def prepare(model: Any) -> None:
-    """Refuses what cannot run on several replicas, and separates what they would share.
+    """Refuses models that cannot run on several replicas, and gives each replica its own losses.
 
     Args:
         model: A model, about to train, evaluate or predict.
 
     Raises:
-        ValueError: The strategy is another one, or the model's variables were made outside it.
+        ValueError: The strategy is not supported, or variables were created outside its scope.
     """
     strategy = model.distribute_strategy
     if has_strategy(model) and not isinstance(strategy, _SUPPORTED):
@@ -106,13 +101,13 @@ def prepare(model: Any) -> None:
     if strategy.num_replicas_in_sync == 1:
         return
     variables = [*model.variables, *model.metrics_variables]
-    optimizer = getattr(model, "optimizer", None)  # a model may predict without one
+    optimizer = getattr(model, "optimizer", None)  # none is needed to predict
     variables += optimizer.variables if optimizer else []
     foreign = [v.path for v in variables if not _is_distributed(v)]
     if foreign:
         raise check.error(
-            "The variables of the model, its optimizer and its metrics must be made inside `with "
-            "strategy.scope():`; others would take different values on each replica. Build or "
+            "The variables of the model, its optimizer and its metrics must be created inside "
+            "`with strategy.scope():`. Others would get different values on each replica. Build or "
             "load the model and compile it there.",
             "variables outside the scope",
             foreign[:5],
@@ -133,29 +128,29 @@ def check_training(model: Any) -> None:
         model: A compiled model, about to train.
 
     Raises:
-        ValueError: There are several replicas, and such a setting.
+        ValueError: There are several replicas and such a setting.
     """
-    if replicas_of(model) == 1:
+    if model.distribute_strategy.num_replicas_in_sync == 1:
         return
-    for name, applies, reason in _REFUSED:
-        value = applies(model)
+    for name, setting, reason in _REFUSED:
+        value = setting(model)
         if value:
             raise check.error(f"On several replicas {reason}", name, value)
 
 
-def _of_optimizer(name: str) -> Callable[[Any], Any]:
+def _optimizer_setting(name: str) -> Callable[[Any], Any]:
     return lambda model: getattr(model.optimizer, name, None)
 
 
 _CLIPPING = "Keras clips gradients before it sums them. Train without, or on one replica."
-# Name, value that makes it apply, and why with the way out.
+# The name of a setting; its value for a model, false if it is allowed; why, and the way out.
 _REFUSED: list[tuple[str, Callable[[Any], Any], str]] = [
-    ("clipnorm", _of_optimizer("clipnorm"), _CLIPPING),
-    ("global_clipnorm", _of_optimizer("global_clipnorm"), _CLIPPING),
-    ("clipvalue", _of_optimizer("clipvalue"), _CLIPPING),
+    ("clipnorm", _optimizer_setting("clipnorm"), _CLIPPING),
+    ("global_clipnorm", _optimizer_setting("global_clipnorm"), _CLIPPING),
+    ("clipvalue", _optimizer_setting("clipvalue"), _CLIPPING),
     (
         "gradient_accumulation_steps",
-        _of_optimizer("gradient_accumulation_steps"),
+        _optimizer_setting("gradient_accumulation_steps"),
         "Keras cannot accumulate gradients. Take a larger batch, or one replica.",
     ),
     (
@@ -177,8 +172,8 @@ _REFUSED: list[tuple[str, Callable[[Any], Any], str]] = [
     (
         "run_eagerly",
         lambda model: model.run_eagerly,
-        "eager steps would run at the same time on layers made for one. Leave `run_eagerly` "
-        "out, or debug on one replica.",
+        "eager steps would use the same layers at the same time. Leave `run_eagerly` out, or "
+        "debug on one replica.",
     ),
     (
         "optimizer",
@@ -186,12 +181,12 @@ _REFUSED: list[tuple[str, Callable[[Any], Any], str]] = [
             isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
             and type(model.optimizer).__name__
         ),
-        "float16 is not safe: the loss scale looks at one replica alone and lets infinities of "
+        "float16 is not safe: the loss scale looks at one replica only and lets infinities of "
         'the others into the weights. Use "mixed_bfloat16", which needs no loss scale.',
     ),
     (
         "check_numerics",
-        lambda model: model._terms.check_numerics,
+        lambda model: model._check_numerics,
         "a step cannot be stopped on all of them. Use `keras.callbacks.TerminateOnNaN`.",
     ),
 ]

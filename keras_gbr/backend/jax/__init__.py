@@ -1,4 +1,4 @@
-"""JAX."""
+"""JAX, as `keras_gbr.backend.contract` describes a backend."""
 
 from keras_gbr.backend.jax.autodiff import (
     compiled,
@@ -7,13 +7,8 @@ from keras_gbr.backend.jax.autodiff import (
     require_second_derivatives,
 )
 from keras_gbr.backend.jax.devices import on_accelerator
-from keras_gbr.backend.one_replica import (
-    current_trace,
-    held_numbers,
-    num_replicas,
-    replica_id,
-    replica_mean,
-)
+from keras_gbr.backend.no_graphs import current_trace, held_numbers
+from keras_gbr.backend.one_replica import num_replicas, replica_id, replica_mean
 
 __all__ = [
     "compiled",

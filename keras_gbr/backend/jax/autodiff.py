@@ -1,6 +1,6 @@
-"""Recorded functions by `jax.vjp`, which wants functions that change nothing."""
+"""Recorded functions by `jax.vjp`, which needs functions without side effects."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,25 +11,23 @@ from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from keras_gbr._keras.masks import mask_of, with_mask
 from keras_gbr._keras.noted_losses import losses_of, note_again
-from keras_gbr._keras.stateless import Sandbox
+from keras_gbr._keras.stateless import NestedStatelessScope
+from keras_gbr.backend.contract import Recording, Watch
 
 
 def record(
-    function: Callable[[list[Any], Callable[[str, Any], Any]], Any],
+    function: Callable[[list[Any], Watch], Any],
     inputs: list[Any],
     watches: bool = False,
     parameters: Sequence[keras.Variable] | None = None,
     layers: Sequence[keras.Layer] = (),
-) -> tuple[Any, dict[str, list[Any]], Callable[..., list[Any]]]:
-    """Runs a function and records it, for gradients of functions of its output.
-
-    See `keras_gbr.backend.tensorflow.autodiff.record` for the arguments and what is returned.
-    """
+) -> Recording:
+    """See `keras_gbr.backend.contract`."""
     parameters = parameters or ()
     pure = _Pure(function, inputs, parameters, layers)
     primals: tuple[Any, ...] = (inputs, [], [variable.value for variable in parameters])
     if watches:
-        # Gradients at what the function computes inside are those by zeros that are added.
+        # Zeros are added to the watched tensors. Gradients at them are those at the zeros.
         shapes = jax.eval_shape(lambda *arguments: pure(*arguments)[1]["watched"], *primals)
         primals = (inputs, [jnp.zeros(s.shape, s.dtype) for s in shapes], primals[2])
     output, pull, effects = jax.vjp(pure, *primals, has_aux=True)
@@ -37,9 +35,9 @@ def record(
     output = _with_masks(output, effects["masks"])
     sources = [*inputs, *effects["watched"], *parameters]
 
-    def gradients(of: Callable[[Any], Any], wrt: list[Any], strict: bool = True) -> list[Any]:
+    def gradients(function: Callable[[Any], Any], wrt: list[Any], strict: bool = True) -> list[Any]:
         def total(output: Any) -> Any:
-            return jnp.sum(of(_with_masks(output, effects["masks"])))
+            return jnp.sum(function(_with_masks(output, effects["masks"])))
 
         value, pull_total = jax.vjp(total, output)
         (cotangent,) = pull_total(jnp.ones_like(value))
@@ -47,27 +45,26 @@ def record(
         by_source = {id(source): g for source, g in zip(sources, found, strict=True)}
         return [by_source.get(id(each)) for each in wrt]
 
-    watched: dict[str, list[Any]] = {}
-    for name, tensor in zip(pure.names, effects["watched"], strict=True):
-        watched.setdefault(name, []).append(tensor)
-    return output, watched, gradients
+    watched: dict[Hashable, list[Any]] = {}
+    for key, tensor in zip(pure.keys, effects["watched"], strict=True):
+        watched.setdefault(key, []).append(tensor)
+    return Recording(output, watched, gradients)
 
 
 @contextmanager
-def repeatable(variables: Iterable[keras.Variable]) -> Iterator[Callable[[Any], Sandbox]]:
-    """Notes what variables are before a pass inside assigns them, to run the same pass again.
-
-    See `keras_gbr.backend.assigned_in_place.repeatable`. Arrays never change, so none is copied.
-    """
+def repeatable(
+    variables: Iterable[keras.Variable],
+) -> Iterator[Callable[[Any], NestedStatelessScope]]:
+    """See `keras_gbr.backend.contract`. Arrays never change, so none is copied."""
     before = [(variable, variable.value) for variable in variables]
-    yield lambda values: Sandbox([*values, *before])
+    yield lambda values: NestedStatelessScope([*values, *before])
 
 
 class _Pure:
-    """A function as JAX wants it: what it does beside its output is returned with it.
+    """A function without side effects: it returns its effects beside its output.
 
     Attributes:
-        names: Those of the watched tensors of the last call.
+        keys: The keys of the watched tensors of the last call.
     """
 
     def __init__(
@@ -79,43 +76,43 @@ class _Pure:
     ) -> None:
         self.function, self.parameters, self.layers = function, parameters, layers
         self.masks = [mask_of(tensor) for tensor in inputs]
-        self.names: list[str] = []
+        self.keys: list[Hashable] = []
         self._updated: list[keras.Variable] = []
 
     def __call__(
         self, inputs: list[Any], shifts: list[Any], values: list[Any]
     ) -> tuple[Any, dict[str, Any]]:
-        """The output of the function and its effects.
+        """Runs the function and returns its output and its effects.
 
         Args:
             inputs: Its inputs.
-            shifts: What is added to the watched tensors, or nothing.
+            shifts: Tensors that are added to the watched tensors, or an empty list.
             values: The values of the parameters.
         """
         watched: list[Any] = []
-        self.names = []
+        self.keys = []
 
-        def watch(name: str, tensor: Any) -> Any:
+        def watch(key: Hashable, tensor: Any) -> Any:
             moved = tensor + shifts[len(watched)] if shifts else tensor
             watched.append(with_mask(moved, mask_of(tensor)))
-            self.names.append(name)
+            self.keys.append(key)
             return watched[-1]
 
         inputs = [with_mask(jnp.asarray(x), m) for x, m in zip(inputs, self.masks, strict=True)]
         pairs = zip(self.parameters, values, strict=True)
-        with Sandbox(pairs, collect_losses=True) as sandbox:
+        with NestedStatelessScope(pairs, collect_losses=True) as scope:
             output = self.function(inputs, watch)
-        self._updated = [variable for variable, _ in sandbox.updates]
+        self._updated = [variable for variable, _ in scope.updates]
         effects = {
             "watched": watched,
-            "updates": [value for _, value in sandbox.updates],
-            "losses": [losses_of(layer, sandbox.losses) for layer in self.layers],
+            "updates": [value for _, value in scope.updates],
+            "losses": [losses_of(layer, scope.losses) for layer in self.layers],
             "masks": [mask_of(leaf) for leaf in keras.tree.flatten(output)],
         }
         return output, effects
 
     def replay(self, effects: dict[str, Any]) -> None:
-        """Updates the variables and adds the losses, as the function would have done itself."""
+        """Updates the variables and adds the losses, as the function itself would have done."""
         for variable, value in zip(self._updated, effects["updates"], strict=True):
             variable.assign(value)
         for layer, losses in zip(self.layers, effects["losses"], strict=True):
@@ -130,7 +127,7 @@ def _with_masks(output: Any, masks: list[Any]) -> Any:
 def _reached(function: Callable[[Any], list[Any]], argument: Any) -> list[Any]:
     """The results of a function, `None` for those that do not depend on its argument.
 
-    JAX gives zeros where there is no path, which tell nothing from a gradient that vanishes.
+    JAX returns zeros where there is no path. They look like a gradient that happens to be zero.
     """
     closed = jax.make_jaxpr(function)(argument)
     results = jaxpr_as_fun(closed)(*jax.tree.leaves(argument))
@@ -154,19 +151,16 @@ def _dependent(closed: ClosedJaxpr) -> list[bool]:
 
 
 def compiled(function: Callable[..., Any], model: keras.Model) -> Callable[..., Any]:
-    """`function` of tensors, which reads `model`, compiled once for each shape.
-
-    It reads the variables as they are. What it updates is dropped.
-    """
+    """Compiles once for each shape. What the function assigns is dropped."""
     variables = model.variables
 
     @jax.jit
     def run(values: list[Any], *args: Any) -> Any:
-        with Sandbox(zip(variables, values, strict=True)):
+        with NestedStatelessScope(zip(variables, values, strict=True)):
             return function(*args)
 
     return lambda *args: run([variable.value for variable in variables], *args)
 
 
 def require_second_derivatives(loss: Any, model: keras.Model) -> None:
-    """Nothing: what JAX can differentiate once it can differentiate again, or says so itself."""
+    """Does nothing: JAX supports higher derivatives or raises its own error."""

@@ -1,4 +1,4 @@
-"""Where tensors are."""
+"""Which device a tensor is on."""
 
 from typing import Any
 
@@ -7,10 +7,9 @@ import keras
 
 
 def on_accelerator(x: Any) -> bool:
-    """Whether a tensor or variable is on a GPU or TPU.
+    """Whether `x` is on a GPU or TPU, see `keras_gbr.backend.contract`.
 
-    Args:
-        x: Tensor or `keras.Variable`. What is traced is where JAX puts things by default.
+    A traced array counts as on the default device.
     """
     value = x.value if isinstance(x, keras.Variable) else x
     if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):

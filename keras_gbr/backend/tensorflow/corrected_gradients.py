@@ -1,9 +1,9 @@
-"""Derivatives that TensorFlow has wrong or lacks, and what takes their place.
+"""Corrections of gradients that TensorFlow has wrong or lacks.
 
-TensorFlow looks the gradient of an operation up, by its type, when a derivative is taken. What
-is put in place here is therefore found however the operation came about: in a function that was
-traced earlier, in a loop, in a model that was loaded. First derivatives stay as they are, to the
-last digit, but for those of image transformations, which TensorFlow approximates.
+When TensorFlow takes a derivative, it looks up the gradient of an operation by its type. It
+therefore finds the corrections below wherever the operation is: in a function that was traced
+before, in a loop, in a model that was loaded. First derivatives stay the same to the last digit,
+except those of image transformations, which TensorFlow approximates.
 """
 
 import threading
@@ -15,36 +15,38 @@ from tensorflow.python.framework.ops import gradient_registry
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from keras_gbr.backend.tensorflow.image_transforms import transposed_transform
-from keras_gbr.backend.tensorflow.pooling_windows import at_largest
+from keras_gbr.backend.tensorflow.max_pooling import at_largest
 
 _Gradient = Callable[[Any, Any], Any]
 
 
 def install() -> None:
-    """Puts the gradients below in the place of TensorFlow's, once for the process."""
-    for name, mend in _MENDS.items():
+    """Registers the corrections in place of TensorFlow's gradients, once for the process."""
+    for name, correction in _CORRECTIONS.items():
         entry = gradient_registry._registry[name]
-        if not isinstance(entry["type"], _Mended):
-            entry["type"] = _Mended(mend, entry["type"])
+        if not isinstance(entry["type"], _Corrected):
+            entry["type"] = _Corrected(correction, entry["type"])
 
 
-class _Mended:
-    """The gradient of an operation: a mend, which is given TensorFlow's own."""
+class _Corrected:
+    """The gradient of an operation by a correction, which gets TensorFlow's own too."""
 
-    def __init__(self, mend: Callable[[_Gradient, Any, Any], Any], original: _Gradient) -> None:
-        self.mend, self.original = mend, original
+    def __init__(
+        self, correction: Callable[[_Gradient, Any, Any], Any], original: _Gradient
+    ) -> None:
+        self.correction, self.original = correction, original
 
     def __call__(self, op: Any, gradient: Any) -> Any:
-        return self.mend(self.original, op, gradient)
+        return self.correction(self.original, op, gradient)
 
 
 def _squared_difference(original: _Gradient, op: Any, gradient: Any) -> Any:
-    """The gradient of (x - y)^2, whose own gradient knows that y is the mean of x.
+    """The gradient of (x - y)^2 where y is the mean of x, held constant.
 
-    `tf.nn.moments` takes the variance with the mean held constant. That leaves the first
-    derivative right and takes a term from the second, and with it from the gradient of every
-    penalty on a model with batch, group or layer normalisation. The gradient with respect to
-    the mean is 0 and stays out.
+    `tf.nn.moments` computes the variance that way. The first derivative is right, but the second
+    lacks a term, and so does the gradient of every penalty on a model with batch, group or layer
+    normalisation. This gradient depends on the mean and so has the term. The gradient with respect
+    to the mean is 0 and is left out.
     """
     mean = _mean_held_constant(*op.inputs)
     if mean is None:
@@ -53,9 +55,9 @@ def _squared_difference(original: _Gradient, op: Any, gradient: Any) -> Any:
 
 
 def _mean_held_constant(x: Any, y: Any) -> Any:
-    """The mean of `x` that `y` is, without a gradient; None where it is something else.
+    """The mean of `x`, if `y` is that mean held constant; otherwise `None`.
 
-    Eager tensors do not tell where they come from: see `TwiceDifferentiable`.
+    Eager tensors do not know what they were computed from; see `TwiceDifferentiable`.
     """
     if not tf.is_symbolic_tensor(y) or y.op.type != "StopGradient":
         return None
@@ -65,11 +67,11 @@ def _mean_held_constant(x: Any, y: Any) -> Any:
 
 
 def _max_pooling(original: _Gradient, op: Any, gradient: Any) -> Any:
-    """The gradient of the gradient of max pooling, exact in every precision and way of running.
+    """The gradient of the gradient of max pooling, exact in every precision and mode.
 
-    XLA's own exists in single precision alone, and there it looks at the first 16 bits of the
-    inputs: of the windows of Gaussian numbers it mistakes one in a thousand. TensorFlow's other
-    kernels write into what they still read where outputs have the size of the inputs.
+    XLA's own exists only in single precision and compares only the first 16 bits of the inputs:
+    for normally distributed inputs it is wrong in one window of a thousand. TensorFlow's other
+    kernels overwrite inputs that they still need if the outputs have the size of the inputs.
     """
     inputs, outputs = op.inputs[:2]
     padding, strides = _padding(op), op.get_attr("strides")
@@ -91,10 +93,10 @@ def _padding(op: Any) -> str | Sequence[int]:
 
 
 def _may_be_compiled(op: Any) -> bool:
-    """Whether XLA may come to run the gradient of an operation.
+    """Whether XLA may compile the gradient of an operation.
 
-    The gradient of a function, which is where operations are themselves and not their records
-    on a tape, is kept and used again by whoever calls the function, compiled or not.
+    The gradient of a function is kept and used by every caller, compiled or not. There an
+    operation is a `tf.Operation`; on a tape it is a record of one.
     """
     if tf.executing_eagerly():
         return False
@@ -105,7 +107,7 @@ def _may_be_compiled(op: Any) -> bool:
     )
 
 
-_MENDS = {
+_CORRECTIONS = {
     "SquaredDifference": _squared_difference,
     "MaxPoolGrad": _max_pooling,
     "MaxPool3DGrad": _max_pooling,
@@ -114,15 +116,15 @@ _MENDS = {
 
 
 class TwiceDifferentiable:
-    """Mends the second derivatives of what runs eagerly inside of a `with` block.
+    """Corrects the second derivatives of eager operations inside a `with` block.
 
-    There the gradient of an operation cannot tell what its inputs are, and `tf.nn.moments` is
-    mended itself. With c the mean that is held constant, mean((x - c)^2) = variance +
-    (mean - c)^2: subtracting the last term, whose value and first derivative are 0, restores
-    what is missing.
+    An eager operation does not know what its inputs were computed from, so the block replaces
+    `tf.nn.moments` itself. With c the mean that is held constant, mean((x - c)^2) = variance +
+    (mean - c)^2. The last term has value 0 and first derivative 0; subtracting it restores the
+    second derivative.
 
-    A block may be entered again, within itself and after it, and blocks may overlap in several
-    threads, as replicas do: the last one out restores.
+    Blocks may be nested and may overlap in several threads, as replicas do. The last one to end
+    restores `tf.nn.moments`.
     """
 
     _lock = threading.Lock()

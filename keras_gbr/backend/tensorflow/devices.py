@@ -1,4 +1,4 @@
-"""Where tensors are."""
+"""Which device a tensor is on."""
 
 from typing import Any
 
@@ -7,14 +7,12 @@ import tensorflow as tf
 
 
 def on_accelerator(x: Any) -> bool:
-    """Whether a tensor or variable is on a GPU or TPU.
+    """Whether `x` is on a GPU or TPU, see `keras_gbr.backend.contract`.
 
-    Args:
-        x: Tensor or `keras.Variable`. Where a graph has not placed it yet, it will be on the
-            first accelerator that there is.
+    A tensor that a graph has not placed yet counts as on an accelerator if there is one.
     """
     value = x.value if isinstance(x, keras.Variable) else x
     place = tf.DeviceSpec.from_string(getattr(value, "device", None) or "").device_type
     if place is not None:
         return place != "CPU"
-    return any(tf.config.list_logical_devices(kind) for kind in ("GPU", "TPU"))
+    return any(tf.config.list_logical_devices(name) for name in ("GPU", "TPU"))

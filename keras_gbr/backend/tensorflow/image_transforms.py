@@ -1,9 +1,9 @@
-"""The gradient of turning, moving and stretching images.
+"""The gradient of rotating, moving and stretching images.
 
-TensorFlow takes the inverse transformation of the gradient, which is an approximation: penalties
-on the input of `RandomTranslation`, `RandomZoom` and their like came out wrong by up to 18 %. An
-output is a weighted sum of at most four neighbours among the inputs, so the exact gradient is the
-same sum transposed.
+TensorFlow approximates it by the inverse transformation of the output gradient. Penalties on the
+input of `RandomTranslation`, `RandomZoom` and similar layers are then off by up to 18 %. Each
+output is a weighted sum of at most four neighbouring inputs; the exact gradient is the transposed
+sum.
 """
 
 from typing import Any
@@ -14,14 +14,15 @@ import tensorflow as tf
 def transposed_transform(op: Any, gradient: Any) -> Any:
     """The gradient of a transformation of images with respect to the images.
 
-    Of four neighbours each has a row and a column that are even or odd in another way. The
-    transformation of the images that are 1 where both are even, and so on, gives the weight of each
-    neighbour; that of these times the row and times the column tells which one it is.
+    The four neighbours differ in the parity of their row and column. For each parity, an image
+    that is 1 at its places and 0 elsewhere is transformed. The result is the weight of the
+    neighbour of that parity. The same image times the row, or times the column, gives the weight
+    times the place of that neighbour.
 
     Args:
-        op: The operation, or the record of one on a tape. Its first inputs are the images,
-            (samples, height, width, channels), and the transformations.
-        gradient: Derivatives with respect to the outputs, (samples, rows, columns, channels).
+        op: The operation, or the record of one on a tape. Its first inputs are the images
+            `(samples, height, width, channels)` and the transformations.
+        gradient: Derivatives with respect to the outputs, `(samples, rows, columns, channels)`.
 
     Returns:
         A tensor with the shape of the images.
@@ -53,7 +54,7 @@ def transposed_transform(op: Any, gradient: Any) -> Any:
 
 
 def _planes(height: Any, width: Any, dtype: Any) -> Any:
-    """Twelve images as channels: for each parity of row and column, 1, the row and the column."""
+    """Twelve images as channels: 1, the row and the column, each at the places of one parity."""
     rows, columns = tf.meshgrid(tf.range(height), tf.range(width), indexing="ij")
     parity = tf.one_hot(2 * (rows % 2) + columns % 2, 4, dtype=dtype)
     places = [tf.cast(place, dtype)[..., None] for place in (rows, columns)]

@@ -1,9 +1,9 @@
 """Refuses penalties on operations whose second derivative TensorFlow does not have.
 
-The gradient of a penalty is taken through the gradient operations that the penalty has made.
-Where such an operation is registered as not differentiable, TensorFlow leaves that path out and
-trains with a wrong gradient; where it is not registered, it raises an error that names no layer.
-The graph of the traced step tells both in advance, at no cost for the steps themselves.
+The gradient of a penalty passes through the gradient operations that the penalty has created. If
+such an operation is registered as not differentiable, TensorFlow leaves the path out and trains
+with a wrong gradient. If it is not registered, TensorFlow raises an error that names no layer. The
+graph of the traced step shows both in advance and costs the steps nothing.
 """
 
 import re
@@ -16,13 +16,13 @@ from typing import Any
 import tensorflow as tf
 
 from keras_gbr._keras.layer_tree import all_layers
-from keras_gbr.backend.tensorflow.gradients import called_functions, is_missing
-from keras_gbr.backend.tensorflow.paths import (
-    MissingDerivativeError,
+from keras_gbr.backend.errors import MissingDerivativeError, MissingSecondDerivativeError
+from keras_gbr.backend.tensorflow.differentiable_paths import (
     carries_gradient,
     needed_tensors,
     origin,
 )
+from keras_gbr.backend.tensorflow.missing_gradients import called_functions, is_missing
 
 _WAYS_OUT = {
     "Resize|ScaleAndTranslate": 'UpSampling2D(interpolation="nearest") or Conv2DTranspose',
@@ -38,19 +38,15 @@ _TAPE = "gradient_tape"
 _LOOPS = ("While", "StatelessWhile")
 
 
-class MissingSecondDerivativeError(ValueError):
-    """A loss whose gradient TensorFlow would get wrong."""
-
-
-def require_of(step: Callable[[], Any]) -> None:
-    """Traces a step that runs eagerly once, as eager operations leave no graph to look at.
+def require_by_tracing(step: Callable[[], Any]) -> None:
+    """Traces an eager step once, because eager operations leave no graph to look at.
 
     Args:
-        step: Calls `require`. What it changes is traced and not run.
+        step: Calls `require_second_derivatives`. It is traced and not run, so it changes nothing.
 
     Raises:
-        MissingSecondDerivativeError: As `require`.
-        MissingDerivativeError: As `paths.require_independence`.
+        MissingSecondDerivativeError: As `require_second_derivatives`.
+        MissingDerivativeError: As `differentiable_paths.require_independence`.
     """
     try:
         tf.function(step, autograph=False).get_concrete_function()
@@ -58,8 +54,8 @@ def require_of(step: Callable[[], Any]) -> None:
         raise
     except Exception as error:
         if _is_refusal(error):
-            return  # the step itself comes to the same
-        # The reason to run eagerly may be code that no graph can hold.
+            return  # the step itself will raise the same error
+        # The model may run eagerly because it cannot be traced.
         warnings.warn(
             "The second derivatives that the penalties need are not checked: the model runs "
             "eagerly only. A layer without them, such as bilinear resizing, would train with a "
@@ -69,18 +65,18 @@ def require_of(step: Callable[[], Any]) -> None:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether this package has raised an error of what it was given."""
+    """Whether an error is one that this package raises for wrong arguments."""
     frames = list(traceback.walk_tb(error.__traceback__))
     module = frames[-1][0].f_globals.get("__name__", "")
     return isinstance(error, ValueError) and module.split(".")[0] == "keras_gbr"
 
 
 @contextmanager
-def refused(model: Any) -> Iterator[None]:
-    """Says of an error in taking gradients of penalties that it is one.
+def explained(model: Any) -> Iterator[None]:
+    """Explains errors of TensorFlow that occur while gradients of penalties are taken.
 
     Raises:
-        MissingSecondDerivativeError: In the place of any other error.
+        MissingSecondDerivativeError: In place of any other error.
     """
     try:
         yield
@@ -95,18 +91,9 @@ def refused(model: Any) -> Iterator[None]:
         ) from error
 
 
-def require(loss: Any, model: Any) -> None:
-    """Checks that the gradient of a loss with penalties is what TensorFlow will compute.
-
-    Args:
-        loss: Scalar tensor of the graph that is being traced.
-        model: The model that the loss is of.
-
-    Raises:
-        MissingSecondDerivativeError: The loss depends on the trainable weights through the
-            gradient of an operation that has no second derivative.
-    """
-    # What is not known to be constant counts as trainable: rather one alarm too many.
+def require_second_derivatives(loss: Any, model: Any) -> None:
+    """Searches the graph for missing second derivatives, see `keras_gbr.backend.contract`."""
+    # A variable that is not known to be constant counts as trainable: better a false alarm.
     constants = {id(weight.value.handle) for weight in model.non_trainable_variables}
     graph = loss.graph
     variables = [inner for outer, inner in graph.captures if id(origin(outer)) not in constants]
@@ -123,10 +110,10 @@ def require(loss: Any, model: Any) -> None:
 
 
 def _missing(graph: Any, targets: Iterable[Any], sources: Iterable[Any]) -> Iterator[list[Any]]:
-    """The gradient operations without a gradient on a path from `sources` to `targets`.
+    """Finds the operations without a gradient on a path from `sources` to `targets`.
 
     Yields:
-        The operation, after the operations that call the function that it is in.
+        A list: the calls of the functions around the operation, then the operation itself.
     """
     needed = needed_tensors(targets)
     dependent = {tensor.name for tensor in sources}
@@ -154,9 +141,9 @@ def _bodies(op: Any) -> list[Any]:
 def _ends(op: Any, body: Any, outputs: list[Any], inputs: list[Any]) -> tuple[list[Any], list[Any]]:
     """Maps the outputs and inputs of a call to those of the called function."""
     if op.type in _LOOPS:
-        # What goes round may come out anywhere.
+        # Any input of a loop may affect any output.
         return list(body.outputs), list(body.inputs)
-    # A conditional takes its condition first.
+    # The first input of a conditional is its condition.
     offset = len(op.inputs) - len(body.inputs)
     given = {tensor.name for tensor in inputs}
     pairs = zip(list(op.inputs)[offset:], body.inputs, strict=True)
@@ -169,15 +156,15 @@ def _ends(op: Any, body: Any, outputs: list[Any], inputs: list[Any]) -> tuple[li
 def _place(calls: list[Any], model: Any) -> str:
     """The layer or loss that an operation belongs to, by the scopes in the names of its calls.
 
-    What a gradient of one's own makes has no scope: what it comes from tells then, be it of the
-    same layer or the input of it. The gradients of other layers do not.
+    An operation of a custom gradient has no scope. Its inputs are then followed back to the first
+    one in a scope; gradients of other layers are not followed.
     """
     layers = {layer.name for layer in all_layers(model) if layer is not model}
     waiting, seen = list(calls[-1].inputs), {tensor.name for tensor in calls[-1].inputs}
     names = [call.name for call in calls]
     while True:
         scopes = [scope for name in names for scope in name.split("/")[:-1]]
-        # Further uses of a scope have a number.
+        # When a scope is used again, it gets a number.
         plain = [re.sub(r"_\d+$", "", scope) for scope in scopes]
         if "compile_loss" in plain[:-1]:
             return f"loss {plain[plain.index('compile_loss') + 1]!r}"
@@ -196,8 +183,8 @@ def _place(calls: list[Any], model: Any) -> str:
 
 
 def _layers_of(scopes: list[str], layers: set[str]) -> list[str]:
-    """The layers that some scopes are those of."""
-    # Keras opens the scope of a layer twice, to build and to call it: the second has a number.
+    """The names of the layers that scopes belong to."""
+    # Keras opens the scope of a layer twice, to build and to call it. The second has a number.
     candidates = ((re.sub(r"_\d+$", "", scope), scope) for scope in scopes)
     found = (next((name for name in pair if name in layers), None) for pair in candidates)
     return [name for name in found if name]

@@ -1,13 +1,8 @@
-"""PyTorch."""
+"""PyTorch, as `keras_gbr.backend.contract` describes a backend."""
 
-from keras_gbr.backend.assigned_in_place import repeatable
-from keras_gbr.backend.one_replica import (
-    current_trace,
-    held_numbers,
-    num_replicas,
-    replica_id,
-    replica_mean,
-)
+from keras_gbr.backend.no_graphs import current_trace, held_numbers
+from keras_gbr.backend.one_replica import num_replicas, replica_id, replica_mean
+from keras_gbr.backend.repeatable_pass import repeatable
 from keras_gbr.backend.torch.autodiff import compiled, record, require_second_derivatives
 from keras_gbr.backend.torch.devices import on_accelerator
 

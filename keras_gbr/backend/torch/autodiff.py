@@ -1,7 +1,7 @@
-"""Recorded functions by `torch.autograd.grad`."""
+"""Recorded functions and gradients by `torch.autograd.grad`."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import keras
@@ -10,41 +10,37 @@ from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from keras_gbr._keras.masks import mask_of, with_mask
-
-
-class MissingSecondDerivativeError(ValueError):
-    """A loss whose gradient PyTorch does not have."""
+from keras_gbr.backend.contract import Recording, Watch
+from keras_gbr.backend.errors import MissingSecondDerivativeError
 
 
 def record(
-    function: Callable[[list[Any], Callable[[str, Any], Any]], Any],
+    function: Callable[[list[Any], Watch], Any],
     inputs: list[Any],
     watches: bool = False,
     parameters: Sequence[keras.Variable] | None = None,
     layers: Sequence[keras.Layer] = (),
-) -> tuple[Any, dict[str, list[Any]], Callable[..., list[Any]]]:
-    """Runs a function and records it, for gradients of functions of its output.
-
-    See `keras_gbr.backend.tensorflow.autodiff.record` for the arguments and what is returned. The
-    gradients are differentiable where PyTorch records them.
-    """
-    watched: dict[str, list[Any]] = {}
+) -> Recording:
+    """See `keras_gbr.backend.contract`. The gradients are differentiable in grad mode only."""
+    watched: dict[Hashable, list[Any]] = {}
     # The other kernels of attention have no second derivative.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         sources = [_source(tensor) for tensor in inputs]
 
-        def watch(name: str, tensor: Any) -> Any:
-            watched.setdefault(name, []).append(_source(tensor))
-            return watched[name][-1]
+        def watch(key: Hashable, tensor: Any) -> Any:
+            watched.setdefault(key, []).append(_source(tensor))
+            return watched[key][-1]
 
         output = function(sources, watch)
 
-    def gradients_of(of: Callable[[Any], Any], wrt: list[Any], strict: bool = True) -> list[Any]:
+    def gradients_of_function(
+        function: Callable[[Any], Any], wrt: list[Any], strict: bool = True
+    ) -> list[Any]:
         replaced = {id(each): source for each, source in zip(inputs, sources, strict=True)}
         tensors = [each.value if isinstance(each, keras.Variable) else each for each in wrt]
         records = torch.is_grad_enabled()
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            value = of(output)
+            value = function(output)
         ones = torch.ones_like(value)
         return gradients(
             [value],
@@ -54,11 +50,11 @@ def record(
             create_graph=records,
         )
 
-    return output, watched, gradients_of
+    return Recording(output, watched, gradients_of_function)
 
 
 def _source(tensor: Any) -> Any:
-    """A tensor that gradients are taken at: another one, so that none pass through it."""
+    """A new tensor to take gradients at. No gradient passes through to the given one."""
     if tensor.requires_grad:
         return with_mask(tensor.view_as(tensor), mask_of(tensor))
     return with_mask(tensor.detach().requires_grad_(), mask_of(tensor))
@@ -71,18 +67,18 @@ def gradients(
     create_graph: bool = False,
     retain_graph: bool = True,
 ) -> list[Any]:
-    """The gradients of tensors, `None` where they do not depend on one.
+    """The gradients of tensors, `None` for each tensor that they do not depend on.
 
     Args:
         outputs: Tensors.
         wrt: Tensors that they were computed from.
         cotangents: Tensors like `outputs`; ones by default.
         create_graph: Whether the gradients are differentiable themselves.
-        retain_graph: Whether other gradients of `outputs` are to follow. If not, the memory of
-            what they were computed from is free while these are taken.
+        retain_graph: Whether other gradients of `outputs` follow. If not, memory is freed while
+            these are taken.
 
     Raises:
-        MissingSecondDerivativeError: They pass an operation that has none.
+        MissingSecondDerivativeError: A gradient passes an operation without a second derivative.
     """
     cotangents = (
         [torch.ones_like(output) for output in outputs] if cotangents is None else cotangents
@@ -110,7 +106,7 @@ def gradients(
 
 
 def compiled(function: Callable[..., Any], model: keras.Model) -> Callable[..., Any]:
-    """`function` of tensors, which reads `model`, as it is; its results have no gradient."""
+    """Leaves the function uncompiled, without gradients."""
 
     @functools.wraps(function)
     def run(*args: Any) -> Any:
@@ -121,18 +117,11 @@ def compiled(function: Callable[..., Any], model: keras.Model) -> Callable[..., 
 
 
 def require_second_derivatives(loss: Any, model: keras.Model) -> None:
-    """Refuses a loss through gradients that were computed by functions without a derivative.
+    """Refuses a loss that depends on the gradient of a function marked `once_differentiable`.
 
-    PyTorch puts an error in the place of such a derivative, and `torch.autograd.grad` leaves out
-    what leads to none of the tensors asked for, as that does. What has none for other reasons,
-    PyTorch says itself when it comes to it.
-
-    Args:
-        loss: Scalar tensor, recorded.
-        model: The model.
-
-    Raises:
-        MissingSecondDerivativeError: There is such a function.
+    PyTorch records a node that raises an error in place of that derivative. The node leads to none
+    of the weights, so `torch.autograd.grad` skips it without a word. Other missing derivatives
+    raise an error of PyTorch's own.
     """
     nodes = _nodes_of(loss.grad_fn)
     if any(node.name().endswith("::Error") for node in nodes):
@@ -143,7 +132,7 @@ def require_second_derivatives(loss: Any, model: keras.Model) -> None:
 
 
 def _nodes_of(root: Any) -> set[Any]:
-    """All operations that a tensor was computed by, whose operation is `root`."""
+    """The operation `root` and all operations that it depends on."""
     found, waiting = set(), [root]
     while waiting:
         node = waiting.pop()
@@ -157,7 +146,7 @@ def _is_differentiable_once(function: Any) -> bool:
     return getattr(function.backward, "__code__", None) is _ONCE_DIFFERENTIABLE
 
 
-# What `once_differentiable` makes of any function is this code.
+# Every function that `once_differentiable` decorates has this code.
 _ONCE_DIFFERENTIABLE = once_differentiable(lambda context: None).__code__
 
 

@@ -1,4 +1,4 @@
-"""Where tensors are."""
+"""Which device a tensor is on."""
 
 from typing import Any
 
@@ -6,10 +6,9 @@ import keras
 
 
 def on_accelerator(x: Any) -> bool:
-    """Whether a tensor or variable is on a GPU or TPU.
+    """Whether `x` is on a GPU or TPU, see `keras_gbr.backend.contract`.
 
-    Args:
-        x: Tensor, `keras.Variable` or array; an array is where Keras would put it.
+    An array counts as where Keras would put it.
     """
     value = x.value if isinstance(x, keras.Variable) else keras.ops.convert_to_tensor(x)
     return value.device.type not in ("cpu", "meta")

@@ -1,6 +1,7 @@
 """Compares the parts of a penalty with the plain model: its gradients, outputs and losses."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ from keras import ops
 from keras_gbr._keras.calls import call
 from keras_gbr._keras.masks import mask_of
 from keras_gbr._keras.per_sample_losses import compiled_loss
-from keras_gbr._keras.stateless import Sandbox
+from keras_gbr._keras.stateless import NestedStatelessScope
 from keras_gbr.measures.compile_cache import compiled
 from keras_gbr.measures.penalty_check.differences import (
     Measured,
@@ -25,7 +26,7 @@ from keras_gbr.measures.penalty_check.differences import (
 )
 from keras_gbr.measures.penalty_check.report import Comparison, largest_error
 from keras_gbr.penalties import Penalty
-from keras_gbr.penalties.forward_pass import ForwardPass
+from keras_gbr.penalties.forward_pass import ForwardPass, OutputFunction
 from keras_gbr.penalties.inputs import as_taken, is_differentiable
 
 PARAMETERS = "(gradient by the parameters)"
@@ -49,16 +50,18 @@ class _Observed(ForwardPass):
     moved: list[tuple[Any, Any]]
     plain: Callable[[list[Any]], Any]
 
-    def input_gradients(self, of: Callable[[Any], Any], at: Any = None) -> list[Any]:
-        found = super().input_gradients(of, at)
-        self._note(INPUTS if at is None else _place(at), of, found)
+    def input_gradients(self, function: OutputFunction, at: Any = None) -> list[Any]:
+        found = super().input_gradients(function, at)
+        self._note(INPUTS if at is None else _place(at), function, found)
         return found
 
-    def parameter_gradients(self, of: Callable[[Any], Any]) -> list[Any]:
+    def parameter_gradients(self, function: OutputFunction) -> list[Any]:
         weights = self.model.trainable_weights
-        found = self._gradients(of, weights)
+        found = self._gradients(partial(function, self), weights)
         pairs = zip(found, weights, strict=True)
-        self._note(PARAMETERS, of, [ops.zeros_like(w.value) if g is None else g for g, w in pairs])
+        self._note(
+            PARAMETERS, function, [ops.zeros_like(w.value) if g is None else g for g, w in pairs]
+        )
         return [gradient for gradient in found if gradient is not None]
 
     def outputs_at(self, steps: list[Any], at: Any = None) -> Any:
@@ -67,9 +70,9 @@ class _Observed(ForwardPass):
             self.moved.append((outputs, self.plain(steps)))
         return outputs
 
-    def _note(self, place: str, of: Any, gradients: list[Any]) -> None:
-        if not any(place == other and of == known for other, known, _ in self.claims):
-            self.claims.append((place, of, gradients))
+    def _note(self, place: str, function: OutputFunction, gradients: list[Any]) -> None:
+        if not any(place == other and function == known for other, known, _ in self.claims):
+            self.claims.append((place, function, gradients))
 
 
 def _place(at: Any) -> str:
@@ -153,7 +156,7 @@ class Plain:
             )
             values = [(v, value + shifts.get(id(v), 0)) for v, value in start if id(v) in shifts]
             values += [(v, value) for v, value in start if id(v) not in shifts]
-            with Sandbox(values):
+            with NestedStatelessScope(values):
                 return call(model, inputs, training=True)
 
         forward.plain = plain
@@ -189,7 +192,8 @@ class Plain:
                 outputs = plain(list(shifts))
             else:
                 outputs = ForwardPass.outputs_at(forward, list(shifts), self.penalty.at)
-            return [of(outputs) for where, of, _ in forward.claims if where == place]
+            claims = [function for where, function, _ in forward.claims if where == place]
+            return [function(forward, outputs) for function in claims]
 
         return compiled(values, self.model)
 

@@ -1,4 +1,4 @@
-"""What TensorFlow would do to take the gradient of an operation."""
+"""Whether TensorFlow has the gradient of an operation."""
 
 import re
 from typing import Any
@@ -10,18 +10,18 @@ from tensorflow.python.framework.ops import get_gradient_function
 from tensorflow.python.ops.script_ops import _py_funcs
 
 _BACKWARD = re.compile("Grad|Backprop")
-# Gradients are taken by these files; what they make stands below one of them in its traceback.
+# The files that take gradients. One of them is in the traceback of each operation they create.
 _TAKERS = ("eager/backprop.py", "ops/gradients_util.py")
-# Their outputs are the same whatever the values of their inputs are.
+# Operations whose outputs do not depend on the values of their inputs.
 _VALUE_FREE = ("ZerosLike", "OnesLike", "LinSpace", "Range")
 
 
 def is_missing(op: Any, dependent: list[Any]) -> bool:
-    """Whether a gradient through an operation is left out, or is an error.
+    """Whether TensorFlow leaves out the gradient of an operation, or raises an error.
 
     Args:
         op: An operation on a path of the gradient.
-        dependent: Those of its inputs that the path comes from.
+        dependent: The inputs of `op` that are on the path.
     """
     if op.type in ("PyFunc", "PyFuncStateless"):
         return True
@@ -29,8 +29,7 @@ def is_missing(op: Any, dependent: list[Any]) -> bool:
         # TensorFlow differentiates a function of Python once.
         return _is_gradient_of_python(op)
     if any(isinstance(function, _DefinedFunction) for function in called_functions(op)):
-        # Of a function without a graph TensorFlow takes the gradient while it runs, and has
-        # few to take it with.
+        # TensorFlow differentiates a function without a graph while it runs, by few gradients.
         return True
     try:
         gradient = get_gradient_function(op)
@@ -39,10 +38,10 @@ def is_missing(op: Any, dependent: list[Any]) -> bool:
     if gradient is not None:
         if "_gradient_op_type" in op.node_def.attr and _is_of_a_gradient(op):
             return _is_cut(op, gradient, dependent)
-        # What stands here raises an error of its own when it is called.
+        # Other registered gradients that are missing raise an error of their own when called.
         return op.type == "PreventGradient"
     if "Resize" in op.type:
-        # Linear in its first input, and reads the others' shapes alone.
+        # The operation is linear in its first input and reads only the shapes of the others.
         return any(op.inputs[0] is tensor for tensor in dependent)
     if _BACKWARD.search(op.type) and op.type != "StopGradient":
         return True
@@ -59,10 +58,10 @@ def called_functions(op: Any) -> list[Any]:
 
 
 def _is_of_a_gradient(op: Any) -> bool:
-    """Whether an operation came about while a gradient was taken.
+    """Whether an operation was created while a gradient was taken.
 
-    A `stop_gradient` of the forward pass is what its author wants; within a gradient it cuts the
-    second derivative off.
+    A `stop_gradient` in the forward pass is intended. In a gradient it cuts off the second
+    derivative.
     """
     return any(frame.filename.endswith(_TAKERS) for frame in op.traceback or ())
 
@@ -73,20 +72,19 @@ def _is_gradient_of_python(op: Any) -> bool:
 
 
 def _is_cut(op: Any, gradient: Any, dependent: list[Any]) -> bool:
-    """Whether a custom gradient of a gradient fails or returns None where a path comes in.
+    """Whether the custom gradient of a gradient fails, or returns `None` for a dependent input.
 
-    It is called once for that, in a graph that is thrown away.
+    To find out, it is called once in a graph that is thrown away.
     """
     names = {tensor.name for tensor in dependent}
     with op.graph.as_default(), FuncGraph("second_derivative").as_default():
         try:
             found = gradient(op, *[tf.zeros_like(output) for output in op.outputs])
         except Exception as error:
-            # Replicas cannot meet in a graph that is thrown away: the gradient of a sum over them
-            # is another one.
+            # A sum over replicas cannot run in that graph, and this says nothing of its gradient.
             return "merge_call" not in str(error)
-    # The operation stands for the results and the arguments of the function, and the results
-    # have no gradient there. They come first.
+    # The inputs are the results of the function, which have no gradient here, and then its
+    # arguments.
     results = next((i for i, g in enumerate(found) if g is not None), len(found))
     pairs = list(zip(op.inputs, found, strict=True))[results:]
     return any(each is None and tensor.name in names for tensor, each in pairs)

@@ -1,4 +1,4 @@
-"""What stands in each window of a tensor where another has its largest entry."""
+"""Picks the entries of a tensor where another one is largest, window by window."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,18 +14,18 @@ def at_largest(
     strides: Sequence[int],
     padding: str | Sequence[int],
 ) -> Any:
-    """The entries of `values` where `x` is largest, in each window of a pooling.
+    """The entry of `values` where `x` is largest, in each window of a pooling.
 
-    The first one of several that are equal, as poolings take it. The axes follow each other, the
-    last one first, each a running maximum over as many slices as a window is long: all of it is
-    selection, exact in every precision, and XLA makes one loop of it.
+    Of several equal entries the first one counts, as in max pooling. The axes are reduced one
+    after the other, the last one first, each by a running maximum over the slices of a window.
+    This only selects, so it is exact in every precision. XLA makes one loop of it.
 
     Args:
         x: Tensor.
         values: Tensor of the shape of `x`.
-        output_shape: Integer tensor, the shape of what the pooling returns.
+        output_shape: Integer tensor, the shape of the result of the pooling.
         sizes: The size of a window along each axis.
-        strides: The strides likewise.
+        strides: The stride along each axis.
         padding: "SAME", "VALID", or the numbers of entries before and after each axis.
 
     Returns:
@@ -50,7 +50,7 @@ def at_largest(
 
 
 def _ends(length: Any, size: int, stride: int, count: Any, padding: Any, axis: int) -> list[Any]:
-    """How many entries are put before and after an axis."""
+    """The numbers of entries that pad an axis before and after."""
     if padding == "SAME":
         missing = tf.maximum((count - 1) * stride + size - length, 0)
         return [missing // 2, missing - missing // 2]

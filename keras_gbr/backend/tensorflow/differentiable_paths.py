@@ -1,14 +1,17 @@
-"""Which tensors of a graph a derivative may pass from and to.
+"""The paths of a graph that a derivative may take.
 
-TensorFlow gives `None` for the gradient by a tensor that a value does not depend on, and the same
-`None` where it depends on it through an operation that TensorFlow cannot differentiate. The first
-is zero, the second is a wrong gradient. The graph tells them apart.
+TensorFlow returns `None` as the gradient with respect to a tensor in two cases: the value does not
+depend on the tensor, or it depends on it through an operation that TensorFlow cannot
+differentiate. In the first case the gradient is zero, in the second it is wrong. The graph tells
+the cases apart.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
+
+from keras_gbr.backend.errors import MissingDerivativeError
 
 # Operations whose derivative is zero wherever there is one, or is declared to be.
 _CONSTANT = (
@@ -17,21 +20,18 @@ _CONSTANT = (
 )
 
 
-class MissingDerivativeError(ValueError):
-    """A value that TensorFlow cannot differentiate by what it depends on."""
-
-
 def require_independence(value: Any, sources: list[Any]) -> None:
-    """Refuses tensors that a value depends on, though TensorFlow has no gradient by them.
+    """Refuses a gradient of `None` that stands for a missing derivative.
 
-    Eager operations leave no graph to look at. Their step is traced once, before the first one.
+    Eager operations leave no graph to look at. An eager step is therefore traced once, before the
+    first one runs.
 
     Args:
         value: Tensor.
-        sources: Tensors or variables by which its gradient is `None`.
+        sources: Tensors or variables for which the gradient of `value` is `None`.
 
     Raises:
-        MissingDerivativeError: `value` is computed from one of `sources` by real numbers.
+        MissingDerivativeError: `value` depends on one of `sources` by real numbers.
     """
     if not sources or tf.executing_eagerly():
         return
@@ -62,8 +62,8 @@ def needed_tensors(targets: Iterable[Any]) -> set[str]:
 def _differentiated(op: Any) -> list[Any]:
     """The inputs of an operation that its gradient goes to.
 
-    A function with a gradient of its own ends in an operation that takes its results and its
-    arguments, and passes the results on: the gradient goes to the arguments.
+    A function with a custom gradient ends in an operation whose inputs are the results and the
+    arguments of the function. It passes the results on; its gradient goes to the arguments.
     """
     if op.type in _CONSTANT:
         return []
@@ -74,13 +74,13 @@ def _differentiated(op: Any) -> list[Any]:
 
 
 def carries_gradient(tensor: Any) -> bool:
-    """Whether a derivative may pass: resources are variables, variants stacks of a loop."""
+    """Whether a derivative may pass. Resources are variables; variants are stacks of a loop."""
     dtype = tensor.dtype.base_dtype
     return dtype.is_floating or dtype.is_complex or dtype in (tf.resource, tf.variant)
 
 
 def origin(tensor: Any) -> Any:
-    """What a tensor is outside of all functions that have captured it."""
+    """The tensor outside of all functions that a tensor was captured from."""
     captures = getattr(getattr(tensor, "graph", None), "captures", ())
     outer = next((outer for outer, inner in captures if inner is tensor), None)
     return tensor if outer is None else origin(outer)

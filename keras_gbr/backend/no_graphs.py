@@ -1,0 +1,18 @@
+"""For backends without graphs that keep what Python held when they were traced.
+
+The functions are those of `keras_gbr.backend.contract`.
+"""
+
+from typing import Any
+
+import keras
+
+
+def held_numbers(values: list[float]) -> list[keras.Variable]:
+    """Returns an empty list: steps read numbers anew, or get them as arguments."""
+    return []
+
+
+def current_trace() -> Any:
+    """Returns `None`: a compiled function holds only what it was given."""
+    return None
