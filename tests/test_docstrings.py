@@ -28,6 +28,8 @@ WITHOUT_SOURCE = {
     "keras_gbr.GBRMixin",
     "keras_gbr.GBRModel",
     "keras_gbr.LayerKernels",
+    "keras_gbr.MissingDerivativeError",
+    "keras_gbr.MissingSecondDerivativeError",
     "keras_gbr.Regularized",
     "keras_gbr.Reparametrized",
     "keras_gbr.Sum",
@@ -95,7 +97,12 @@ METHODS = own_methods()
 def test_public_names_describe_their_arguments(name):
     text = docstring(PUBLIC[name])
     assert text, "no docstring"
-    missing = set(parameters(PUBLIC[name])) - described(text, "Args", "Attributes")
+    if issubclass(CLASSES.get(name, object), Exception):
+        return
+    known = described(text, "Args", "Attributes")
+    if name in CLASSES:
+        known |= described(docstring(PUBLIC[name].__init__), "Args")
+    missing = set(parameters(PUBLIC[name])) - known
     assert not missing, f"not described in Args or Attributes: {missing}"
 
 
@@ -133,10 +140,10 @@ def prelude():
         "np": np,
         "model": model,
         "loss": loss,
+        **{name: rng.standard_normal((8, 8, 8, 1)).astype("float32") for name in ("x", "x_val")},
+        **{name: rng.integers(0, 3, 8) for name in ("y", "y_val")},
         "x_train": rng.standard_normal((16, 8, 8, 1)).astype("float32"),
         "y_train": rng.integers(0, 3, 16),
-        "x_val": rng.standard_normal((8, 8, 8, 1)).astype("float32"),
-        "y_val": rng.integers(0, 3, 8),
     }
 
 
