@@ -7,10 +7,10 @@ import compare
 import losses
 import parts
 import pytest
-from penalties import PENALTIES
 from programs import LOSSES, program
 
 import keras_gbr as gbr
+from penalties import PENALTIES
 
 # As many as the losses: each of them is in one.
 SEEDS = range(len(LOSSES))
