@@ -98,7 +98,7 @@ def kernels_of(layer: keras.Layer) -> list[Kernel]:
         return CELL_RULE if id(part) in cells else _rule(part)
 
     def inside(part: keras.Layer) -> list[keras.Layer]:
-        # A layer with a rule computes with nothing but its own kernels.
+        # A layer with a rule computes only with its own kernels.
         return children(part) if rule_of(part).keys() <= _declared(part).keys() else []
 
     found: dict[tuple[int, str], Kernel] = {}

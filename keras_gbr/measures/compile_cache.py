@@ -46,7 +46,7 @@ def traced(model: keras.Model, key: Hashable, function: Callable[..., Any]) -> C
 
 
 def compiled(function: Callable[..., Any], model: keras.Model) -> Callable[..., Any]:
-    """`function`, which reads `model`, compiled and not kept; a model that runs eagerly is not."""
+    """Compiles a function that reads a model, unless the model runs eagerly. It is not kept."""
     return function if model.run_eagerly else backend.compiled(function, model)
 
 

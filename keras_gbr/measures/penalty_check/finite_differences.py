@@ -57,7 +57,7 @@ class Slopes:
         return value(self.model, self.penalty, self.batch, self.constants)
 
     def _gradients(self) -> dict[int, np.ndarray]:
-        """The gradient of the penalty by each weight, by the identity of the weight."""
+        """The gradient of the penalty by each weight, under the `id` of the weight."""
         try:
             found = compiled(self._recorded_gradients, self.model)()
         except LookupError as error:

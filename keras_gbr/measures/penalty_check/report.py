@@ -51,7 +51,7 @@ def largest_error(penalty: str, layer: str, slopes: Sequence[Measured]) -> Compa
         slopes: Those along each direction.
     """
     rows = [Comparison(penalty, layer, *each[:3], each.error) for each in slopes]
-    # NaN is the largest error.
+    # NaN counts as the largest error.
     return max(rows, key=lambda row: (math.isnan(row.error), row.error, -row.noise))
 
 
