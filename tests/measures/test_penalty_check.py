@@ -139,7 +139,7 @@ class Halved(gbr.Penalty):
     """A penalty whose gradient is half the slope of its value."""
 
     def __call__(self, forward):
-        value = squared_norms(forward.input_gradients(lambda z: ops.sum(ops.square(z))))
+        value = squared_norms(forward.input_gradients(lambda forward, z: ops.sum(ops.square(z))))
         return (value + ops.stop_gradient(value)) / 2
 
 
@@ -160,7 +160,7 @@ class HeldMean(Halved):
 
     def __call__(self, forward, constants=None):
         constants = self.constants(forward) if constants is None else constants
-        value = squared_norms(forward.input_gradients(lambda z: ops.sum(ops.square(z))))
+        value = squared_norms(forward.input_gradients(lambda forward, z: ops.sum(ops.square(z))))
         return (value + constants) / 2
 
 
