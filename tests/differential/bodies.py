@@ -107,7 +107,6 @@ def _sequence_layer(draft, name, masked):
     family = draft.choice(kinds)
     text = draft.choice(family)
     if family is parts.ATTENTION:
-        draft.parts.add("attention")
         draft.line(f"{name} = {draft.wrapped(text, 'other')}({name}, {name})")
         return
     if family is parts.RECURRENT:
