@@ -77,7 +77,7 @@ format: $(COMMON)  ## fix style
 	$(PY) -m ruff format .
 
 differential: $(BACKENDS:%=$(COMMON)-%)  ## compare the backends on random programs
-	$(PY) tests/differential/compare.py $(or $(ARGS),--seeds 0:30)
+	PYTHONPATH=tests $(PY) tests/differential/compare.py $(or $(ARGS),--seeds 0:30)
 
 bench: $(INSTALLED)  ## measure step times
 	$(PY) benchmarks/step_time.py $(ARGS)

@@ -1,5 +1,7 @@
 """Every kind of layer: which kernels it has, and that it computes with what NumPy says."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -76,17 +78,21 @@ def test_the_layer_computes_with_the_kernels_of_numpy(name, kind):
 
 @kinds
 def test_every_kernel_in_use_has_the_squared_norm_alpha(kind):
-    for per_filter, center in [(True, True), (True, False), (False, True), (False, False)]:
-        wrapper = gbr.ENC(KINDS[kind][0](), 2.0, per_filter, center, learnable_alpha=True)
+    forms = itertools.product((True, False), (True, False))
+    for (per_filter, center), (alpha, learnable) in zip(
+        forms, [(2.0, True), (0.5, False), (1, True), (2.0, False)], strict=True
+    ):
+        wrapper = gbr.ENC(KINDS[kind][0](), alpha, per_filter, center, learnable)
         model_around(kind, wrapper)
-        assert len(wrapper.kernel_parameters) == len(KINDS[kind][2])
+        parameters = [p for p in wrapper.kernel_parameters if p is not None]
+        assert len(parameters) == learnable * len(KINDS[kind][2])
         for (name, axes), kernel in zip(
             KINDS[kind][2].items(), wrapper.kernels.values(), strict=True
         ):
             filters = as_filters(kernel, axes)
-            assert np.sum(filters**2) == pytest.approx(2.0, rel=1e-5), name
+            assert np.sum(filters**2) == pytest.approx(alpha, rel=1e-5), name
             if per_filter:
-                assert_close(np.sum(filters**2, axis=0), 2.0 / filters.shape[1], rtol=1e-5)
+                assert_close(np.sum(filters**2, axis=0), alpha / filters.shape[1], rtol=1e-5)
             if center:
                 assert_close(filters.mean(axis=0 if per_filter else None), 0, atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""The wrappers in Keras: precision, masks, training, configuration, saving, copies."""
+"""The wrappers in Keras: precision, masks, training, copies. Saving is in test_contract.py."""
 
 import copy
 import pickle
@@ -11,7 +11,7 @@ from keras import layers, ops
 
 import keras_gbr as gbr
 from support import oracles
-from support.calls import MODES, assert_close, assert_equal, number, to_numpy
+from support.calls import assert_close, assert_equal, number, to_numpy
 from support.networks import allow_float64
 from support.wrapped import WRAPPERS, batch, built, plain_twin, small_model
 
@@ -95,15 +95,6 @@ def test_masks_pass_through(wrapper_name):
 
 
 @wrappers
-def test_all_ways_of_running_agree(wrapper_name):
-    model = small_model(wrapper_name)
-    x = batch((4, 6, 6, 2))
-    eager, *others = (mode(model)(x) for mode in MODES.values())
-    for outputs in (*others, model.predict(x, verbose=0)):
-        assert_close(outputs, eager, atol=1e-5)
-
-
-@wrappers
 def test_a_model_without_input_shape_builds_in_fit_and_keeps_the_invariant(wrapper_name):
     wrap = WRAPPERS[wrapper_name][0]
     conv = wrap(layers.Conv2D(4, 3, activation="tanh"))
@@ -135,50 +126,11 @@ def test_a_shared_wrapper_has_one_kernel_and_sums_the_gradients():
     assert_close(model(x), (x @ kernel + bias) @ kernel + bias, atol=1e-5)
 
 
-CONFIGS = {
-    "ENC": lambda: gbr.ENC(layers.Dense(3), 2.0, False, True, True, name="a"),
-    "ENCConv": lambda: gbr.ENCConv(layers.Conv2D(3, 2, 2, kernel_regularizer=gbr.WEISSI(0.2))),
-    "ENCDense": lambda: gbr.ENCDense(layers.Dense(3), 0.5, center=False),
-    "WeightNorm": lambda: gbr.WeightNorm(layers.Conv1D(3, 2, padding="causal")),
-    "WeightStandardization": lambda: gbr.WeightStandardization(
-        layers.Conv3D(3, 2, dtype="mixed_bfloat16")
-    ),
-}
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_configurations_round_trip_and_leave_the_callers_dictionary_alone(name):
-    wrapper = CONFIGS[name]()
-    config = wrapper.get_config()
-    given = copy.deepcopy(config)
-    twin = type(wrapper).from_config(config)
-    assert config == given
-    assert twin.get_config() == config
-    assert twin.dtype_policy.name == wrapper.dtype_policy.name
-    again = keras.layers.deserialize(keras.layers.serialize(wrapper))
-    assert type(again) is type(wrapper)
-    assert again.get_config() == config
-
-
 def same_outputs(one, other):
     x = batch((4, 6, 6, 2))
     assert_equal(one(x), other(x))
     assert [type(layer) for layer in one.layers] == [type(layer) for layer in other.layers]
     assert [number(loss) for loss in one.losses] == [number(loss) for loss in other.losses]
-
-
-@wrappers
-def test_a_model_survives_saving_with_the_same_outputs(wrapper_name, tmp_path):
-    model = small_model(wrapper_name)
-    model.compile("adam", "mse")
-    model.train_on_batch(batch((8, 6, 6, 2)), batch((8, 3)))
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    same_outputs(loaded, model)
-    # Training goes on alike, optimizer state included.
-    for one in (loaded, model):
-        one.train_on_batch(batch((8, 6, 6, 2)), batch((8, 3)))
-    same_outputs(loaded, model)
 
 
 @wrappers

@@ -11,6 +11,7 @@ from keras_gbr.measures.penalty_check.differences import sharpest
 from keras_gbr.measures.penalty_check.finite_differences import Slopes
 from keras_gbr.measures.penalty_check.plain_model import INPUTS, LOSS, OUTPUTS, PARAMETERS
 from keras_gbr.penalties.forward_pass import ForwardPass
+from support import catalogue
 from support.calls import BACKEND, tensorflow_only
 from support.datasets import MAKERS
 from support.networks import (
@@ -27,15 +28,12 @@ from support.networks import (
 # What the backend can differentiate twice.
 RESIZING = ["nearest"] if BACKEND == "tensorflow" else ["nearest", "bilinear"]
 PENALTIES = [
-    gbr.Jacobian(1.0, num_projections=None, name="exact"),
+    *(row.smooth(None) for row in catalogue.PENALTIES.values()),
     gbr.Jacobian(1.0, seed=3, name="projected"),
-    gbr.InputGradient(1.0, name="loss"),
     gbr.InputGradient(1.0, of="label_probability", name="label"),
     gbr.InputGradient(1.0, norm=1, target=0.5, of="label_probability", name="one-norm"),
     gbr.InputGradient(1.0, method="finite_difference", step=0.1, name="differences"),
-    gbr.Adversarial(1.0, epsilon=0.2, norm=2, name="adversarial"),
     gbr.InputGradient(1.0, at="first", fraction=0.5, interval=3, name="inner"),
-    gbr.ParameterGradient(1.0, name="parameters"),
 ]
 
 

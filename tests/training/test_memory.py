@@ -7,18 +7,15 @@ import numpy as np
 import pytest
 
 import keras_gbr as gbr
+from support import catalogue
 from support.calls import number
 from support.networks import batch, dense_network, logits_loss
 
 pytestmark = pytest.mark.jax
 
-PENALTIES = {
-    "Jacobian": lambda: gbr.Jacobian(0.1),
-    "InputGradient": lambda: gbr.InputGradient(0.1),
-    "a part": lambda: gbr.InputGradient(0.1, fraction=0.5),
-    "differences": lambda: gbr.InputGradient(0.1, method="finite_difference"),
-    "ParameterGradient": lambda: gbr.ParameterGradient(0.1),
-    "Adversarial": lambda: gbr.Adversarial(0.1, 0.1),
+PENALTIES = {name: row.smooth for name, row in catalogue.PENALTIES.items()} | {
+    "a part": lambda at: gbr.InputGradient(0.1, fraction=0.5),
+    "differences": lambda at: gbr.InputGradient(0.1, method="finite_difference"),
 }
 
 
@@ -26,7 +23,7 @@ PENALTIES = {
 def test_a_pass_is_gone_once_nobody_holds_it(name):
     """Eagerly, it holds the activations of a batch: more than fit if they wait for each other."""
     model = dense_network()
-    model.compile("sgd", logits_loss(), penalties=[PENALTIES[name]()])
+    model.compile("sgd", logits_loss(), penalties=[PENALTIES[name](None)])
     x, y = batch((5,))
     gc.collect()
     gc.disable()
