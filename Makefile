@@ -6,6 +6,7 @@ VENV ?= .venv
 UV ?= uv
 
 BACKENDS := tensorflow jax torch
+FAST := $(or $(KERAS_BACKEND),torch)
 ifeq ($(KERAS_BACKEND),)
 TESTED := $(BACKENDS)
 override KERAS_BACKEND := tensorflow
@@ -22,15 +23,16 @@ INSTALLED := $(COMMON)-$(KERAS_BACKEND)
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 
-# In the targets test-BACKEND.
+# In the targets test-BACKEND. A test whose process crashes runs again, and the last lines say so:
+# tests/conftest.py.
 PYTEST = KERAS_BACKEND=$(@:test-%=%) \
-	$(PY) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+	$(PY) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(WHOLE)
 
 export KERAS_BACKEND
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test $(BACKENDS:%=test-%) lint format differential bench lock clean
+.PHONY: help demo test test-fast test-all $(BACKENDS:%=test-%) lint format differential bench lock clean
 .NOTPARALLEL:
 
 help:  ## show this list
@@ -46,28 +48,24 @@ demo: $(INSTALLED)  ## compare the methods on a small problem
 test: lint $(TESTED:%=$(COMMON)-%)  ## lint and run the tests
 	@$(MAKE) --no-print-directory --keep-going $(TESTED:%=test-%)
 
+test-fast: lint test-$(FAST)  ## lint and run the tests on one backend, by default torch
+
+test-all:  ## every test on every backend and the whole of every table; takes hours
+	@$(MAKE) --no-print-directory test WHOLE=--whole-tables
+
 test-tensorflow: $(COMMON)-tensorflow  ## only the tests of this backend
 	@# The matrix has processes of its own: TensorFlow keeps every XLA program until its process
-	@# ends. The whole of a table (-m whole_table) is for other days. What failed runs once more,
-	@# in new processes: in long ones, with several strategies
-	@# and many programs, TensorFlow's runtime crashes now and then. 5: ARGS select no test.
-	@part() { echo "Tests on tensorflow, $$1"; $(PYTEST) -m "$$1" $(ARGS); code=$$?; \
-		if [ $$code = 1 ]; then $(PYTEST) -m "$$1" --last-failed $(ARGS); code=$$?; fi; \
-		return $$code; }; \
-		part 'not matrix and not whole_table'; rest=$$?; part matrix; \
+	@# ends. 5: ARGS select no test.
+	@part() { echo "Tests on tensorflow, $$1"; $(PYTEST) -m "$$1" $(ARGS); }; \
+		part 'not matrix'; rest=$$?; part matrix; \
 		case "$$rest $$?" in '0 0'|'0 5'|'5 0') ;; *) exit 1;; esac
 
-# Everything but what is about TensorFlow. JAX compiles what each test calls, and that takes long:
-# there it is the contract, the penalties and the demo, and all by `make test-jax FILES=tests`.
-test-torch: FILES = tests
-test-jax: FILES = $(patsubst %,tests/test_%.py,contract penalties input_gradient adversarial \
-	numerics regularizers constraints gaussian memory examples jax intervals every_loss loss_paths \
-	probabilities inputs overwritten replacing directions built_in_part live_numbers own_steps \
-	custom_train_step)
+# JAX compiles what each test calls, and that takes long: there it is what is marked.
+test-jax: MARKED = $(if $(WHOLE),,-m jax)
 
 test-jax test-torch: test-%: $(COMMON)-%  ## likewise
 	@echo 'Tests on $*'
-	@$(PYTEST) $(FILES) $(ARGS) || [ $$? = 5 ]
+	@$(PYTEST) $(MARKED) $(ARGS) || [ $$? = 5 ]
 
 lint: $(COMMON)  ## check style and types
 	$(PY) -m ruff check .
@@ -79,7 +77,7 @@ format: $(COMMON)  ## fix style
 	$(PY) -m ruff format .
 
 differential: $(BACKENDS:%=$(COMMON)-%)  ## compare the backends on random programs
-	$(PY) tests/differential/compare.py $(or $(ARGS),--seeds 0:30)
+	PYTHONPATH=tests $(PY) tests/differential/compare.py $(or $(ARGS),--seeds 0:30)
 
 bench: $(INSTALLED)  ## measure step times
 	$(PY) benchmarks/step_time.py $(ARGS)

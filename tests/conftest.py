@@ -7,7 +7,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import pytest
 from hypothesis import HealthCheck, settings
-from networks import allow_float64, use_float64
+
+from support.networks import allow_float64, use_float64
 
 BACKEND = keras.backend.backend()
 if BACKEND != "torch":
@@ -33,28 +34,24 @@ if BACKEND == "torch":
     torch.set_num_threads(1)
 
 # What is about one backend alone: strategies, exports, graphs without second derivatives, devices.
-# test_backends.py and differential run all of them.
-FILES_OF = {
+# differential/ runs all of them.
+ONLY = {
     "tensorflow": [
-        "backends",
-        "cut_derivatives",
-        "distribute",
-        "exports",
-        "image_transforms",
-        "layer_precisions",
-        "mends",
-        "multi_worker",
-        "onnx",
-        "second_derivatives",
+        "backend/test_corrected_gradients.py",
+        "backend/test_cut_derivatives.py",
+        "backend/test_image_transforms.py",
+        "backend/test_second_derivatives.py",
+        "differential",
+        "layers/test_exports.py",
+        "layers/test_onnx.py",
+        "penalties/test_every_layer.py",
+        "training/test_multi_worker.py",
+        "training/test_tensorflow_replicas.py",
     ],
-    "jax": ["jax"],
-    "torch": ["torch"],
+    "jax": ["training/test_jax_trainer.py"],
+    "torch": ["training/test_torch_trainer.py"],
 }
-collect_ignore = [
-    f"test_{name}.py" for backend, names in FILES_OF.items() if backend != BACKEND for name in names
-]
-if BACKEND != "tensorflow":
-    collect_ignore.append("differential")
+collect_ignore = [path for backend in ONLY if backend != BACKEND for path in ONLY[backend]]
 
 # Derandomised: the same examples on every machine, so a failure is a change of the code. The
 # precision that a fixture sets is meant for all examples. JAX compiles for every shape anew.
@@ -83,3 +80,39 @@ def fixed_seeds_and_precision():
 def double_precision(fixed_seeds_and_precision):
     """Everything that the test builds is in double precision."""
     use_float64()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--whole-tables",
+        action="store_true",
+        help="every combination of tables that are otherwise taken by turns; takes hours",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out what `--whole-tables` is for."""
+    if not config.getoption("whole_tables"):
+        later = [item for item in items if item.get_closest_marker("whole_table")]
+        items[:] = [item for item in items if not item.get_closest_marker("whole_table")]
+        config.hook.pytest_deselected(items=later)
+
+
+# Only tests that end their process run once more: in long processes, with several strategies and
+# many programs, TensorFlow's runtime crashes now and then. A failed assertion is final.
+CRASHED = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem, report, sched):
+    """Runs a test again if its process crashed; a second crash is a failure."""
+    if crashitem not in CRASHED:
+        CRASHED.append(crashitem)
+        report.outcome = "rerun"
+        sched.mark_test_pending(crashitem)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Names the tests that ran again."""
+    for name in CRASHED:
+        terminalreporter.write_line(f"RAN AGAIN since its process crashed: {name}")

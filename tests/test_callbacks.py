@@ -5,13 +5,13 @@ import csv
 import keras
 import numpy as np
 import pytest
-from calls import BACKEND, number, tensorflow_only
-from datasets import MAKERS
 from keras import layers
-from networks import batch, conv_network, dense_network, logits_loss
-from tensorboard_files import tags
 
 import keras_gbr as gbr
+from support.calls import BACKEND, number, tensorflow_only
+from support.datasets import MAKERS
+from support.networks import batch, conv_network, dense_network, logits_loss
+from support.tensorboard_files import tags
 
 
 def compiled(cls=gbr.GBRModel, **arguments):

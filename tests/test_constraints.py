@@ -4,11 +4,13 @@ import json
 
 import keras
 import numpy as np
-import oracles
 import pytest
-from calls import random_kernel
 
 import keras_gbr as gbr
+from support import oracles
+from support.calls import random_kernel
+
+pytestmark = pytest.mark.jax
 
 FORMS = [(per_filter, center) for per_filter in (True, False) for center in (True, False)]
 forms = pytest.mark.parametrize(("per_filter", "center"), FORMS)

@@ -1,5 +1,6 @@
-"""What every public class keeps, over every kind of layer, precision and way of running."""
+"""What every public class keeps: its configuration, and training after saving and loading."""
 
+import copy
 import json
 
 import keras
@@ -8,54 +9,55 @@ import pytest
 from keras import layers
 
 import keras_gbr as gbr
+from support.catalogue import (
+    BASES,
+    CLASSES,
+    CONSTRAINTS,
+    MODELS,
+    OTHERS,
+    PENALTIES,
+    REGULARIZERS,
+    ROWS,
+    TABLES,
+    WRAPPERS,
+)
 
-REGULARIZERS = {
-    "Spectral": lambda: gbr.Spectral(0.02, "power", 3, "convolution"),
-    "WEISSI": lambda: gbr.WEISSI(1e-3, 1e-2, 1e-9),
-    "ShiftedL2": lambda: gbr.ShiftedL2(1e-3, 1e-2),
-    "Sum": lambda: gbr.Spectral(0.1) + keras.regularizers.L1(0.01) + gbr.WEISSI(),
-}
-CONSTRAINTS = {"EqualNorm": lambda: gbr.EqualNorm(2.0, per_filter=False, center=False)}
-WRAPPERS = {
-    "ENC": lambda: gbr.ENC(layers.Conv2D(3, 2), 2.0, False, True, learnable_alpha=True),
-    "ENCConv": lambda: gbr.ENCConv(layers.Conv2D(3, 2, activation="relu"), alpha=0.5),
-    "ENCDense": lambda: gbr.ENCDense(layers.Dense(3, use_bias=False), center=False),
-    "WeightNorm": lambda: gbr.WeightNorm(layers.Conv2D(3, 2, padding="same")),
-    "WeightStandardization": lambda: gbr.WeightStandardization(layers.Dense(3)),
-    "Regularized": lambda: gbr.Regularized(layers.Conv2D(3, 2), gbr.Spectral(0.1) + gbr.WEISSI()),
-}
-SCHEDULE = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
-PENALTIES = {
-    "Jacobian": lambda: gbr.Jacobian(SCHEDULE, 2, "probabilities", seed=4, name="j"),
-    "InputGradient": lambda: gbr.InputGradient(
-        0.1, 1, 0.5, "label_probability", "finite_difference", 0.02, fraction=0.5
-    ),
-    "ParameterGradient": lambda: gbr.ParameterGradient(0.2, interval=2, name="p"),
-    "Adversarial": lambda: gbr.Adversarial(0.1, 0.2, 2, (-3.0, 3), at="hidden"),
-}
-ELSEWHERE = {"GBRModel", "GBRMixin", "GBRMonitor", "measures", "plots"} | {
-    *("apply_enc", "apply_regularizer", "strip", "LayerChange"),
-    *("ForwardPass", "MissingDerivativeError", "MissingSecondDerivativeError"),
-}
-BASES = {"Penalty", "Reparametrized"}
+pytestmark = pytest.mark.jax
+
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def test_every_public_name_is_in_a_table():
-    tables = [set(t) for t in (REGULARIZERS, CONSTRAINTS, WRAPPERS, PENALTIES, ELSEWHERE, BASES)]
-    assert set(gbr.__all__) == set.union(*tables)
-    assert sum(map(len, tables)) == len(gbr.__all__)
+def test_every_public_name_is_in_the_catalogue():
+    listed = [*CLASSES, *MODELS, *BASES, *OTHERS]
+    assert sorted(listed) == sorted(gbr.__all__)
 
 
-@pytest.mark.parametrize("name", [*REGULARIZERS, *CONSTRAINTS, *WRAPPERS, *PENALTIES])
+@pytest.mark.parametrize("part", TABLES)
+def test_every_class_is_in_the_table_of_its_base(part):
+    base = {
+        "penalty": gbr.Penalty,
+        "wrapper": (gbr.Reparametrized, gbr.Regularized),
+        "regularizer": keras.regularizers.Regularizer,
+        "constraint": keras.constraints.Constraint,
+    }[part]
+    assert all(issubclass(getattr(gbr, name), base) for name in TABLES[part])
+
+
+@pytest.mark.parametrize("name", CLASSES)
 def test_configuration_survives_json(name):
-    original = {**REGULARIZERS, **CONSTRAINTS, **WRAPPERS, **PENALTIES}[name]()
+    original = ROWS[name].full()
+    config = original.get_config()
+    given = copy.deepcopy(config)
+    assert type(original).from_config(config).get_config() == given
+    assert config == given  # The caller's dictionary is as it was.
     serialized = json.loads(json.dumps(keras.saving.serialize_keras_object(original)))
     assert serialized["registered_name"] == f"keras_gbr>{name}"
-    copy = keras.saving.deserialize_keras_object(serialized)
-    assert type(copy) is type(original)
-    first, second = (json.dumps(keras.saving.serialize_keras_object(o)) for o in (original, copy))
+    twin = keras.saving.deserialize_keras_object(serialized)
+    assert type(twin) is type(original)
+    first, second = (json.dumps(keras.saving.serialize_keras_object(o)) for o in (original, twin))
     assert first == second
+    if name in WRAPPERS:
+        assert twin.dtype_policy.name == original.dtype_policy.name
 
 
 def model_with(name):
@@ -64,18 +66,18 @@ def model_with(name):
     convolution = layers.Conv2D(
         3,
         2,
-        kernel_regularizer=REGULARIZERS.get(name, lambda: None)(),
-        kernel_constraint=CONSTRAINTS.get(name, lambda: None)(),
+        kernel_regularizer=ROWS[name].full() if name in REGULARIZERS else None,
+        kernel_constraint=ROWS[name].full() if name in CONSTRAINTS else None,
     )
-    x = WRAPPERS.get(name, lambda: convolution)()(inputs)
+    x = (ROWS[name].full() if name in WRAPPERS else convolution)(inputs)
     model = gbr.GBRModel(inputs, layers.Dense(3)(layers.Flatten(name="hidden")(x)))
-    penalties = [PENALTIES[name]()] if name in PENALTIES else None
+    penalties = [ROWS[name].full()] if name in PENALTIES else None
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
     model.compile(optimizer, LOSS, penalties=penalties)
     return model
 
 
-@pytest.mark.parametrize("name", [*REGULARIZERS, *CONSTRAINTS, *WRAPPERS, *PENALTIES])
+@pytest.mark.parametrize("name", CLASSES)
 def test_saved_and_loaded_models_go_on_alike(name, tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((8, 4, 4, 2)).astype("float32"), rng.integers(0, 3, 8)
@@ -94,7 +96,7 @@ def test_saved_and_loaded_models_go_on_alike(name, tmp_path):
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf"), "1", True, None])
 def test_bad_weights_are_refused(name, weight):
     with pytest.raises(ValueError, match=r"`weight` must be a finite number >= 0.*Received"):
-        getattr(gbr, name)(weight, **({"epsilon": 0.1} if name == "Adversarial" else {}))
+        getattr(gbr, name)(weight, **PENALTIES[name].required)
 
 
 @pytest.mark.parametrize(

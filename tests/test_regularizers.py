@@ -4,9 +4,14 @@ import json
 
 import keras
 import numpy as np
-import oracles
 import pytest
-from calls import (
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import ops
+
+import keras_gbr as gbr
+from support import oracles
+from support.calls import (
     MODES,
     USUAL,
     deviation,
@@ -18,11 +23,8 @@ from calls import (
     value_and_gradients,
     with_gradients,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from keras import ops
 
-import keras_gbr as gbr
+pytestmark = pytest.mark.jax
 
 
 def spectral(factor):

@@ -1,6 +1,7 @@
 """Random networks, as lines of text: from an input to a vector, or to a series or image."""
 
 import parts
+
 from penalties import call
 
 # Alone, one replica has no others to synchronise with.

@@ -1,8 +1,8 @@
 """Runs random programs under TensorFlow, JAX and PyTorch, and compares logs and weights.
 
-    python tests/differential/compare.py --seeds 1000:2000 --folder results/thousand
-    python tests/differential/compare.py --seeds 0:100 --replicas
-    python tests/differential/compare.py --seeds 17 --show
+    PYTHONPATH=tests python tests/differential/compare.py --seeds 1000:2000 --folder FOLDER
+    PYTHONPATH=tests python tests/differential/compare.py --seeds 0:100 --replicas
+    PYTHONPATH=tests python tests/differential/compare.py --seeds 17 --show
 
 A program trains a model for two steps from weights that are the same everywhere, in double
 precision. The logs of each step and the change of every weight must be the same, to the tolerance

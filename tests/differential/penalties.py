@@ -1,5 +1,7 @@
 """Random penalties, as text, that go with the program that they are drawn for."""
 
+from support import catalogue
+
 INTERVALS = (("", 6), ("interval=2", 2), ("fraction=0.5", 2), ("interval=2, fraction=0.5", 1))
 
 
@@ -10,12 +12,13 @@ def call(name, *arguments):
 
 def penalty(draft, name):
     """The text of a penalty of this class; `None` where none goes with the program."""
-    return {
-        "Jacobian": _jacobian,
-        "InputGradient": _input_gradient,
-        "ParameterGradient": _parameter_gradient,
-        "Adversarial": _adversarial,
-    }[name](draft)
+    return _DRAWN[name](draft) if name in _DRAWN else _by_default(draft, name)
+
+
+def _by_default(draft, name):
+    """One without a way of its own here: the arguments that it needs, and when it is added."""
+    required = [f"{key}={value!r}" for key, value in catalogue.PENALTIES[name].required.items()]
+    return call(f"gbr.{name}", _weight(draft, 0.05), *required, _when(draft))
 
 
 def _weight(draft, size):
@@ -82,4 +85,11 @@ def _adversarial(draft):
     )
 
 
-PENALTIES = ("InputGradient", "Jacobian", "ParameterGradient", "Adversarial")
+_DRAWN = {
+    "InputGradient": _input_gradient,
+    "Jacobian": _jacobian,
+    "ParameterGradient": _parameter_gradient,
+    "Adversarial": _adversarial,
+}
+# The seeds give each its turn in this order.
+PENALTIES = (*_DRAWN, *sorted(catalogue.PENALTIES.keys() - _DRAWN.keys()))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from bodies import SIZES, body, head
 from losses import HEADS, LABELS, OWN, OWN_SOURCES, USES, as_written
 from parts import CONSTRAINTS, OPTIMIZERS, REGULARIZERS, WRAPPERS
+
 from penalties import PENALTIES, penalty
 
 BATCH = 4

@@ -13,8 +13,9 @@ import traceback
 
 import keras
 import numpy as np
-from networks import use_float64
 from programs import program
+
+from support.networks import use_float64
 
 BACKEND = keras.backend.backend()
 
