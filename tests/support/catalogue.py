@@ -229,22 +229,23 @@ def variants(part):
 def by_turns(rows, *ways):
     """Parameters: each row in one combination of the ways, and in all of them in the whole table.
 
-    The whole table is `make test-all`.
+    Rows that follow each other differ in each of the ways. The whole table is `make test-all`.
 
     Args:
         rows: Tuples of parameters.
-        *ways: For each further parameter its values.
+        *ways: For each further parameter its values; the turns meet every combination where their
+            numbers have no common divisor.
     """
-    combinations = list(itertools.product(*ways))
+    ways = [list(values) for values in ways]
     return [
-        _case(*row, *combination, later=number != turn % len(combinations))
+        _case(*row, *values, later=values != tuple(way[turn % len(way)] for way in ways))
         for turn, row in enumerate(rows)
-        for number, combination in enumerate(combinations)
+        for values in itertools.product(*ways)
     ]
 
 
 def thinned(rows, step):
-    """Every `step`-th row, on PyTorch and in the whole table all: other backends take long."""
+    """Every `step`-th row; all on PyTorch, which is fast, and in the whole table."""
     return [
         _case(*row, later=turn % step != 0 and BACKEND != "torch") for turn, row in enumerate(rows)
     ]
