@@ -12,15 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from example_tools import Progress, at_least, quiet_imports
+from common.tools import Progress, at_least, quiet_imports
 
 with quiet_imports(__file__):
     import keras
     import numpy as np
-    from compare_data import Data, load
-    from compare_measures import Examiner, relative_step_time
-    from compare_network import BATCH_SIZE, Batches, network
-    from compare_report import mean_and_spread, table, write_csv, write_figure
+    from common.images import Data, load
+    from common.measures import Examiner, relative_step_time
+    from common.network import BATCH_SIZE, Batches, network
+    from common.report import mean_and_spread, table, write_csv, write_figure
 
     import keras_gbr as gbr
 

@@ -9,7 +9,7 @@ compiled with; a critic, which is never compiled, with a penalty in a loss writt
 import argparse
 from typing import Any
 
-from example_tools import at_least, quiet_imports
+from common.tools import at_least, quiet_imports
 
 with quiet_imports(__file__):
     import keras

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from example_tools import (
+from common.tools import (
     Progress,
     aligned,
     at_least,

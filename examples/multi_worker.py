@@ -75,7 +75,7 @@ def work(options: argparse.Namespace) -> None:
     restore_chiefs_backup(options.output, folder)
 
     import keras
-    from compare_data import load
+    from common.images import load
 
     keras.utils.set_random_seed(0)
     data = load(samples=4 * BATCH if options.smoke else None)

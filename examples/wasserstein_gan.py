@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from example_tools import at_least, positive, quiet_imports, write_csv
+from common.tools import at_least, positive, quiet_imports, write_csv
 
 with quiet_imports(__file__):
     import keras
     import numpy as np
-    from compare_data import load
-    from gan_report import nearest, precision_and_recall, write_figure
+    from common.gan_report import nearest, precision_and_recall, write_figure
+    from common.images import load
     from keras import layers, ops
 
     import keras_gbr as gbr

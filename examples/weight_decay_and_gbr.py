@@ -11,14 +11,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from example_tools import Progress, aligned, at_least, quiet_imports, write_csv, write_whole
+from common.tools import Progress, aligned, at_least, quiet_imports, write_csv, write_whole
 
 with quiet_imports(__file__):
     import keras
     import numpy as np
-    from compare_data import Data, load
-    from compare_network import Batches, network
-    from compare_report import cell
+    from common.images import Data, load
+    from common.network import Batches, network
+    from common.report import cell
     from matplotlib import pyplot
 
     import keras_gbr as gbr

@@ -9,17 +9,16 @@ from keras_gbr.layers.regularized import Regularized
 from keras_gbr.layers.reparametrized import Reparametrized
 from keras_gbr.layers.weight_norm import WeightNorm
 from keras_gbr.layers.weight_standardization import WeightStandardization
-from keras_gbr.penalties import (
-    Adversarial,
-    ForwardPass,
-    InputGradient,
-    Jacobian,
-    ParameterGradient,
-    Penalty,
-)
+from keras_gbr.penalties import ForwardPass, Penalty
+from keras_gbr.penalties.adversarial import Adversarial
+from keras_gbr.penalties.input_gradient import InputGradient
+from keras_gbr.penalties.jacobian import Jacobian
+from keras_gbr.penalties.parameter_gradient import ParameterGradient
 from keras_gbr.regularizers import WEISSI, ShiftedL2, Spectral, Sum
-from keras_gbr.surgery import LayerChange, apply_enc, apply_regularizer, strip
+from keras_gbr.surgery import LayerKernels, apply_enc, apply_regularizer, list_kernels, strip
 from keras_gbr.training import GBRMixin, GBRModel
+
+__version__ = "0.1.0"
 
 __all__ = [
     "ENC",
@@ -34,7 +33,7 @@ __all__ = [
     "GBRMonitor",
     "InputGradient",
     "Jacobian",
-    "LayerChange",
+    "LayerKernels",
     "MissingDerivativeError",
     "MissingSecondDerivativeError",
     "ParameterGradient",
@@ -48,6 +47,7 @@ __all__ = [
     "WeightStandardization",
     "apply_enc",
     "apply_regularizer",
+    "list_kernels",
     "measures",
     "plots",
     "strip",

@@ -1,4 +1,4 @@
-"""A callback that measures a model in training."""
+"""A callback that measures a model while it trains."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ Measure = str | Callable[[keras.Model, Any, Any], float | Mapping[str, float]]
 
 
 class _Samples(NamedTuple):
-    """What is measured on, as it was given, and the prefix of the names that come of it."""
+    """Data to measure on, as they were given, and the prefix of the names in the logs."""
 
     prefix: str
     x: Any
@@ -27,8 +27,8 @@ class _Samples(NamedTuple):
 class GBRMonitor(keras.callbacks.Callback):
     """Adds measures of the model to the logs at the end of each epoch.
 
-    The progress bar, `History`, `CSVLogger` and `TensorBoard` then have them. Put it before
-    callbacks that write logs, or that watch one of these names.
+    The progress bar, `History`, `CSVLogger` and `TensorBoard` then show them. Put the monitor
+    before callbacks that write logs, or that watch one of these names.
 
     | measure | names in the logs |
     |---|---|
@@ -39,38 +39,43 @@ class GBRMonitor(keras.callbacks.Callback):
     | `"check_penalty"` | `check_penalty/<penalty>`: the largest error on the first batch |
     | a function | its name, or the keys of what it returns |
 
-    Measures of the data are taken on the validation data too, under names that begin with
-    `val_`; those of the weights alone are not.
+    Measures of data are also taken on the validation data, under names that begin with `val_`.
+    `"kernel_norms"` and `"weight_bound"` depend only on the weights and are taken once.
 
     Args:
-        x: Samples to measure on, as `measures.gbr` takes them; a few hundred do.
-        y: Their labels, for measures that need them. A dataset brings its own.
-        validation_data: As in `fit`: `(x, y)`, `(x, y, sample_weight)` or a dataset; or inputs
-            alone. A tuple is always inputs and labels.
-        measures: A list of the names above, which are those of the functions in
-            `keras_gbr.measures`, and of functions `(model, x, y)` that return a float or a dict
-            of floats. They get `x` and `y` as they are given here.
+        x: Samples to measure on, as `measures.gbr` takes them. A few hundred are enough.
+        y: Their labels, for measures that need them. A dataset has its own.
+        validation_data: As in `fit`: `(x, y)`, `(x, y, sample_weight)` or a dataset; or only the
+            inputs. A tuple is always inputs and labels.
+        measures: A list of the names above, which are those of functions in `keras_gbr.measures`,
+            and of functions `(model, x, y)` that return a float or a dict of floats. These get
+            `x` and `y` as they are given here.
         of: See `measures.gbr`.
         num_projections: See `measures.gbr`.
         standard_error: See `measures.gbr`.
         batch_size: See `measures.gbr`.
-        freq: Whole number of epochs: measured is after the first, and each `freq` epochs from
-            there on. The other epochs have no such logs.
+        freq: Whole number of epochs from one measurement to the next. The first epoch is
+            measured. The other epochs have no such logs.
         verbose: See `measures.gbr`.
-        at: See `measures.gbr`, which `"gbr"` passes it on to.
+        at: See `measures.gbr`. Only `"gbr"` uses it.
 
     Raises:
-        ValueError: An argument is out of its range; or at the begin of training: the model, or
-            these data, are none that a measure is for. Each measure is tried on the first batch,
-            functions of one's own excepted.
+        ValueError: An argument is out of its range; or, when training begins, a measure does not
+            apply to this model or to these data. Each measure is tried on the first batch, except
+            for functions of your own.
 
     Example:
 
     ```python
-    monitor = keras_gbr.GBRMonitor(x_train[:200], validation_data=(x_val[:200], y_val[:200]))
-    history = model.fit(x_train, y_train, callbacks=[monitor])
-    history.history["gbr"], history.history["val_gbr"]
+    monitor = keras_gbr.GBRMonitor(x_train[:8], validation_data=(x_val, y_val))
+    history = model.fit(x_train, y_train, epochs=2, callbacks=[monitor], verbose=0)
+    assert len(history.history["gbr"]) == len(history.history["val_gbr"]) == 2
     ```
+
+    Reference:
+        Li, Chen & Yang 2021, "Generalization Bound Regularizer: A Unified Perspective for
+        Understanding Weight Decay", Chinese Journal of Computers, equation 2
+        and figures 1 to 3.
     """
 
     def __init__(
@@ -102,12 +107,12 @@ class GBRMonitor(keras.callbacks.Callback):
             self._data(samples)  # for what it refuses
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Refuses a model or data that a measure is not for; called by Keras."""
+        """Refuses a model or data to which a measure does not apply; called by Keras."""
         self._tried = False
         self._try_measures()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """The same for a model that its first step has built; called by Keras."""
+        """Does the same for a model that its first step has built; called by Keras."""
         self._try_measures()
 
     def _try_measures(self) -> None:
@@ -210,7 +215,7 @@ _MEASURES: dict[str, Callable[[GBRMonitor, _Samples], dict[str, float]]] = {
 }
 # Measures that do not depend on data.
 _OF_WEIGHTS = ("kernel_norms", "weight_bound")
-# What refuses a model that the measure is not for.
+# Functions that refuse a model to which the measure does not apply.
 _REQUIRED: dict[str, Callable[[keras.Model], Any]] = {
     "kernel_norms": measure.kernel_norms,
     "weight_bound": measure.weight_bound,
@@ -219,7 +224,7 @@ _REQUIRED: dict[str, Callable[[keras.Model], Any]] = {
 
 
 def _parts(validation_data: Any) -> tuple[Any, ...]:
-    """Inputs, labels and weights, as far as they are given."""
+    """The given ones of inputs, labels and weights."""
     if not isinstance(validation_data, tuple):
         return (validation_data,)
     if not 1 <= len(validation_data) <= 3:

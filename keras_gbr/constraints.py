@@ -12,37 +12,41 @@ from keras_gbr.maths.equal_norm import check_direction, equal_norm
 class EqualNorm(keras.constraints.Constraint):
     r"""Projects the kernel onto $\|W\|_F^2 = \alpha$ after each update.
 
-    The optimizer steps freely and the result is scaled back. This is not the reparametrisation
-    of the paper, where the gradient flows through the scaling and the optimizer keeps a raw
-    kernel: for that, wrap the layer in `ENC`. The kernel satisfies the constraint from the
-    first update on.
+    Unlike `ENC`, which computes with a scaled kernel and lets the gradient flow through the
+    scaling, `EqualNorm` overwrites the kernel after each update: the gradient knows nothing of
+    the scaling. The form of the paper is `ENC`. The kernel satisfies the constraint after the
+    first update, not before.
 
     Args:
         alpha: Float > 0, the squared Frobenius norm.
         per_filter: Whether every filter gets the same norm, instead of the whole kernel.
         center: Whether the mean (of each filter, or of the whole kernel) is removed.
-        filter_axis: The axis, or tuple of axes, that number the filters: -1 for dense,
+        filter_axis: The axis, or tuple of axes, that numbers the filters: -1 for dense,
             convolutional and recurrent kernels, -2 for transposed convolutions, (-2, -1) for
             depthwise kernels, 0 for an `Embedding`.
 
     Call arguments:
-        w: The kernel.
+        w: The kernel, in the shape of its layer.
 
     Returns:
         The projected kernel, same shape and dtype. Filters of zeros stay zeros.
 
     Raises:
-        ValueError: An argument is out of its range; when called, with `center`, on a kernel whose
-            filters have one entry.
+        ValueError: An argument is out of its range. With `center`, a call raises it for a kernel
+            whose filters have one entry.
 
     Example:
 
     ```python
-    keras.layers.Dense(64, kernel_constraint=keras_gbr.EqualNorm(alpha=1.0))
+    constraint = keras_gbr.EqualNorm(alpha=4.0)
+    layer = keras.layers.Dense(64, kernel_constraint=constraint)
+    kernel = constraint(keras.random.normal((5, 3), seed=0))
+    assert abs(float(keras.ops.sum(kernel**2)) - 4.0) < 1e-5
     ```
 
     Reference:
-        Li, Chen & Yang, equations 20 to 23; see `keras_gbr.ENC`.
+        Li, Chen & Yang 2021, "Generalization Bound Regularizer: A Unified Perspective for
+        Understanding Weight Decay", Chinese Journal of Computers, equations 20 to 23.
     """
 
     def __init__(

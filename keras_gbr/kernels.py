@@ -1,7 +1,7 @@
-"""What the kernels of a layer are: which variables, which axes number the filters, as matrices.
+"""The kernels of a layer: which variables they are, and which axes number their filters.
 
-A filter is what one output unit multiplies its inputs with, and the axes of a kernel that do
-not number filters are the fan-in:
+A filter is what one output unit multiplies its inputs with. The other axes of a kernel are its
+fan-in:
 
 | kernel of | shape | axes of the filters |
 |---|---|---|
@@ -14,8 +14,9 @@ not number filters are the fan-in:
 | `Embedding` | `(tokens, out)` | 0: each row |
 | recurrent cells, input and recurrent | `(in, gates * units)` | -1: each gate's columns |
 
-A layer of your own that makes kernels with `add_weight` says so in an attribute of the class (or a
-property), `gbr_kernels`: the names of the attributes that hold them, with the axes of the filters.
+A layer of your own that makes kernels with `add_weight` declares them in `gbr_kernels`, an
+attribute or property of the class. It maps the names of the attributes that hold kernels to the
+axes of their filters.
 
 ```python
 class Projection(keras.layers.Layer):
@@ -64,9 +65,9 @@ class Kernel:
     """One kernel of a built layer.
 
     Attributes:
-        name: Where it is, from the layer that was asked: "kernel", "lstm_cell/kernel".
+        name: The path to it from the layer that was asked: "kernel", "lstm_cell/kernel".
         layer: The layer that stores it.
-        filter_axis: The axis, or tuple of axes, that number the filters.
+        filter_axis: The axis, or tuple of axes, that numbers the filters.
         attribute: The instance attribute of `layer` that stores it.
     """
 
@@ -85,7 +86,7 @@ def kernels_of(layer: keras.Layer) -> list[Kernel]:
     """The kernels of a built layer and of the layers inside it, each once.
 
     Args:
-        layer: A built layer. A layer that holds others has their kernels.
+        layer: A built layer. A layer that holds others has their kernels too.
 
     Raises:
         ValueError: One of the layers is quantized or has LoRA enabled.
@@ -97,7 +98,7 @@ def kernels_of(layer: keras.Layer) -> list[Kernel]:
         return CELL_RULE if id(part) in cells else _rule(part)
 
     def inside(part: keras.Layer) -> list[keras.Layer]:
-        # A layer with a rule computes with nothing but its own kernels.
+        # A layer with a rule computes only with its own kernels.
         return children(part) if rule_of(part).keys() <= _declared(part).keys() else []
 
     found: dict[tuple[int, str], Kernel] = {}
@@ -114,14 +115,14 @@ def kernels_of(layer: keras.Layer) -> list[Kernel]:
 
 
 def undeclared_weights(layer: keras.Layer) -> list[tuple[str, tuple[int, ...]]]:
-    """Weights that may be kernels, and are not known as such.
+    """Weights that may be kernels, but are not known as kernels.
 
     Args:
         layer: A built layer.
 
     Returns:
-        Names and shapes of the trainable weights with two axes or more that layers which Keras
-        does not come with make themselves, and do not declare in `gbr_kernels`.
+        Names and shapes of trainable weights with two or more axes that belong to layers from
+        outside of Keras, which do not declare them in `gbr_kernels`.
     """
     known = {id(kernel.variable) for kernel in kernels_of(layer)}
     return [
@@ -134,10 +135,10 @@ def undeclared_weights(layer: keras.Layer) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _declared(layer: keras.Layer) -> dict[str, Axes]:
-    """The kernels that the author of a layer declares, in `gbr_kernels`.
+    """The kernels that a layer declares in `gbr_kernels`.
 
     Raises:
-        ValueError: They are not attributes of the built layer with axes.
+        ValueError: A declared name is not an attribute with a variable, or has no axes.
     """
     declared = getattr(layer, "gbr_kernels", {})
     fits = isinstance(declared, dict) and all(
@@ -181,12 +182,12 @@ def _einsum_axes(equation: str) -> tuple[int, ...]:
 
 
 def check_layer(layer: Any, kinds: tuple[type, ...] = KINDS) -> None:
-    """Refuses a layer that is known to have no kernel, or none that can be replaced.
+    """Refuses a layer that is known to have no kernel, or whose kernels cannot be replaced.
 
     Args:
         layer: The layer, built or not.
-        kinds: The layer classes that are accepted. With all of them, so is a layer that Keras
-            does not come with: it may hold others, which shows once it is built.
+        kinds: The accepted layer classes. With all of them, a layer from outside of Keras is
+            accepted too: whether it holds layers with kernels shows once it is built.
 
     Raises:
         ValueError: `layer` is of another kind, is quantized, or has LoRA enabled.
@@ -222,14 +223,14 @@ def check_kernels(layer: keras.Layer) -> list[Kernel]:
 
 
 def check_start(kernel: Kernel, center: bool) -> None:
-    """Refuses a kernel that starts without a direction, and would stay as it starts.
+    """Refuses a kernel that starts without a direction: a normalisation would keep it zero.
 
     Args:
         kernel: The kernel.
         center: Whether its mean is subtracted.
 
     Raises:
-        ValueError: Its initializer gives zeros or, with `center`, one number throughout.
+        ValueError: Its initializer gives zeros or, with `center`, the same number everywhere.
     """
     part = kernel.name.rsplit("/", 1)[-1]
     names = (f"{part}_initializer", f"{part.removesuffix('_kernel')}_initializer")
@@ -251,7 +252,7 @@ def check_start(kernel: Kernel, center: bool) -> None:
 
 
 def check_plain(layer: keras.Layer) -> None:
-    """Refuses a layer whose kernel is no longer one variable of floating-point numbers.
+    """Refuses a layer whose kernel is not a single floating-point variable.
 
     Raises:
         ValueError: `layer` is quantized or has LoRA enabled.

@@ -6,6 +6,16 @@ class MissingDerivativeError(ValueError):
 
     Without the error that path would be left out of a penalty, whose value would be wrong. Replace
     the operation, or stop the gradient on purpose with `keras.ops.stop_gradient`.
+
+    Example:
+
+    ```python
+    model.compile("sgd", loss, penalties=[keras_gbr.Jacobian(0.01)])
+    try:
+        model.fit(x_train, y_train, verbose=0)
+    except keras_gbr.MissingDerivativeError as error:
+        print(error)  # names the operation and what to do
+    ```
     """
 
 
@@ -14,4 +24,15 @@ class MissingSecondDerivativeError(ValueError):
 
     Without the error the model would train with a wrong gradient. Replace the operation, or use
     `InputGradient(method="finite_difference")`, which needs no second derivatives.
+
+    Example:
+
+    ```python
+    penalty = keras_gbr.InputGradient(0.1)
+    model.compile("sgd", loss, penalties=[penalty])
+    try:
+        model.fit(x_train, y_train, verbose=0)
+    except keras_gbr.MissingSecondDerivativeError as error:
+        print(error)  # names the layer and what to use instead
+    ```
     """

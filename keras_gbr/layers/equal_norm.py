@@ -13,7 +13,7 @@ from keras_gbr.maths.equal_norm import check_direction, equal_norm
 from keras_gbr.maths.filters import Axes
 
 
-def check_shape(kernel: Kernel, per_filter: bool = True, center: bool = True) -> None:
+def check_kernel(kernel: Kernel, per_filter: bool = True, center: bool = True) -> None:
     """Refuses a kernel of which `ENC` would leave nothing but zeros.
 
     Args:
@@ -22,8 +22,10 @@ def check_shape(kernel: Kernel, per_filter: bool = True, center: bool = True) ->
         center: See `ENC`.
 
     Raises:
-        ValueError: What is centred has one entry.
+        ValueError: The kernel starts with one number throughout, or what is centred has one
+            entry.
     """
+    check_start(kernel, center)
     if center:
         axes = kernel.filter_axis if per_filter else ()
         check_direction(tuple(kernel.variable.shape), axes, "Set `center=False`.", kernel.name)
@@ -33,8 +35,10 @@ def check_shape(kernel: Kernel, per_filter: bool = True, center: bool = True) ->
 class ENC(Reparametrized):
     r"""Equal norm constraint: the wrapped layer's kernel has $\|W\|_F^2 = \alpha$.
 
-    The layer computes with a rescaled kernel; the gradient flows through the rescaling. With
-    the default switches each of the $m$ filters is centred and scaled,
+    The layer computes with a rescaled kernel, and the gradient flows through the rescaling. The
+    variable holds the raw kernel. Unlike the constraint `EqualNorm`, which overwrites the variable
+    after each update, `ENC` is a reparametrization. By default each of the $m$ filters is centred
+    and scaled,
 
     $$\hat W_j = \sqrt{\alpha / m}\,(W_j - \bar W_j) / \|W_j - \bar W_j\| .$$
 
@@ -45,17 +49,18 @@ class ENC(Reparametrized):
     | True | True | 22 (default) |
     | False | True | 23 |
 
-    Kernels of norm 1 make small activations: follow the layer with batch normalisation, as the
-    paper does, also behind the classifier, or leave the classifier out. Weight decay on the raw
-    kernel has nothing to hold it back; use `ShiftedL2`.
+    Kernels of norm 1 make small activations. Follow the layer with batch normalisation, as the
+    paper does, which puts one behind the classifier too; or do not wrap the classifier. Weight
+    decay would shrink the raw kernel without bound: use `ShiftedL2` instead.
 
-    A filter of zeros stays one: it has no direction, and neither value nor gradient. So does, with
-    `center`, a filter of one entry; `build` refuses kernels that consist of either.
+    A filter of zeros has no direction: it stays zero, and its gradient is zero. With `center` the
+    same holds for a filter of one entry. `build` refuses kernels that consist of such filters.
 
     Args:
         layer: A layer with kernels; see `Reparametrized`.
         alpha: Float > 0, the squared Frobenius norm of each kernel.
-        per_filter: Whether every filter gets the same norm, instead of the whole kernel.
+        per_filter: Whether each filter is scaled, to the squared norm `alpha / filters`. Otherwise
+            the kernel is scaled as a whole.
         center: Whether the mean (of each filter, or of the whole kernel) is subtracted.
         learnable_alpha: Whether alpha is trained, through its logarithm, starting at `alpha`.
         **kwargs: Those of `keras.layers.Layer`.
@@ -76,13 +81,16 @@ class ENC(Reparametrized):
     Example:
 
     ```python
-    x = keras_gbr.ENC(keras.layers.Conv2D(32, 3, use_bias=False))(x)
-    x = keras.layers.BatchNormalization()(x)
+    inputs = keras.Input((8, 8, 3))
+    conv = keras_gbr.ENC(keras.layers.Conv2D(32, 3, use_bias=False))
+    outputs = keras.layers.BatchNormalization()(conv(inputs))
+    kernel = keras.ops.convert_to_numpy(conv.kernel)
+    assert abs(np.sum(kernel**2) - 1.0) < 1e-5
     ```
 
     Reference:
-        Li, Chen & Yang, "Generalization Bound Regularizer: A Unified Perspective for
-        Understanding Weight Decay", equations 20 to 23.
+        Li, Chen & Yang 2021, "Generalization Bound Regularizer: A Unified Perspective for
+        Understanding Weight Decay", Chinese Journal of Computers, equations 20 to 23.
     """
 
     def __init__(
@@ -101,8 +109,7 @@ class ENC(Reparametrized):
         self.learnable_alpha = check.boolean("learnable_alpha", learnable_alpha)
 
     def check_kernel(self, kernel: Kernel) -> None:
-        check_start(kernel, self.center)
-        check_shape(kernel, self.per_filter, self.center)
+        check_kernel(kernel, self.per_filter, self.center)
 
     def build_parameter(self, kernel: Kernel, prefix: str) -> Any:
         if not self.learnable_alpha:
@@ -129,16 +136,29 @@ class ENC(Reparametrized):
 
 @keras.saving.register_keras_serializable("keras_gbr")
 class ENCConv(ENC):
-    """`ENC` for convolutions alone; every other layer is refused.
+    """`ENC` for convolutions only; every other layer is refused.
 
     Args:
         layer: A convolution: `Conv1D` to `Conv3D`, their transposes, `DepthwiseConv1D`,
             `DepthwiseConv2D`, `SeparableConv1D` or `SeparableConv2D`.
-        alpha: See `ENC`, as all further arguments.
+        alpha: See `ENC`.
         per_filter: See `ENC`.
         center: See `ENC`.
         learnable_alpha: See `ENC`.
         **kwargs: See `ENC`.
+
+    Raises:
+        ValueError: `layer` is not a convolution; otherwise as `ENC`.
+
+    Example:
+
+    ```python
+    layer = keras_gbr.ENCConv(keras.layers.DepthwiseConv2D(3))
+    assert layer(np.zeros((2, 8, 8, 3), "float32")).shape == (2, 6, 6, 3)
+    ```
+
+    Reference:
+        See `ENC`.
     """
 
     kinds = CONVOLUTIONS
@@ -146,15 +166,28 @@ class ENCConv(ENC):
 
 @keras.saving.register_keras_serializable("keras_gbr")
 class ENCDense(ENC):
-    """`ENC` for dense layers alone; every other layer is refused.
+    """`ENC` for dense layers only; every other layer is refused.
 
     Args:
         layer: A `Dense` or `EinsumDense` layer.
-        alpha: See `ENC`, as all further arguments.
+        alpha: See `ENC`.
         per_filter: See `ENC`.
         center: See `ENC`.
         learnable_alpha: See `ENC`.
         **kwargs: See `ENC`.
+
+    Raises:
+        ValueError: `layer` is not a dense layer; otherwise as `ENC`.
+
+    Example:
+
+    ```python
+    layer = keras_gbr.ENCDense(keras.layers.Dense(4), alpha=4.0)
+    assert layer(np.zeros((2, 3), "float32")).shape == (2, 4)
+    ```
+
+    Reference:
+        See `ENC`.
     """
 
     kinds = DENSE

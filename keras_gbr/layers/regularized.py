@@ -13,27 +13,32 @@ from keras_gbr.regularizers import Sum, fitted_to, resolved
 class Regularized(Transparent):
     """Regularizes the kernels of a layer whose constructor does not offer it.
 
-    The regularizer is added to the one that a kernel may have already. Biases, and what is no
-    kernel, are left alone. `keras_gbr.apply_regularizer` wraps the layers of a whole model.
+    The regularizer is added to the one that a kernel may have already. Biases and other weights
+    are left alone. `keras_gbr.apply_regularizer` wraps the layers of a whole model.
 
     Args:
-        layer: A layer as `Reparametrized` takes it, or such a wrapper: the raw kernels are
-            regularized.
-        regularizer: A `keras.regularizers.Regularizer`, or what `keras.regularizers.get`
-            understands. Its `filter_axis`, where it has one, is set for each kernel.
+        layer: A layer with kernels, see `Reparametrized`; or a wrapper such as `ENC`, whose raw
+            kernels are regularized.
+        regularizer: A `keras.regularizers.Regularizer`, or anything else that
+            `keras.regularizers.get` understands. Its `filter_axis`, if it has one, is set for each
+            kernel.
         **kwargs: Those of `keras.layers.Layer`.
 
     Call arguments:
         As the wrapped layer.
 
     Raises:
-        ValueError: `layer` has no kernel, is quantized or has LoRA enabled, or `regularizer`
-            is none.
+        ValueError: `layer` has no kernel, is quantized or has LoRA enabled, or `regularizer` is
+            not a regularizer.
 
     Example:
 
     ```python
-    x = keras_gbr.Regularized(SomeBlock(64), keras_gbr.Spectral(0.01))(x)
+    attention = keras.layers.MultiHeadAttention(num_heads=2, key_dim=4)
+    layer = keras_gbr.Regularized(attention, keras_gbr.Spectral(0.01))
+    x = np.ones((2, 5, 3), "float32")
+    assert layer(x, x).shape == (2, 5, 3)
+    assert len(layer.losses) == 4  # query, key, value and output
     ```
     """
 

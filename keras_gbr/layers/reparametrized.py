@@ -20,24 +20,26 @@ from keras_gbr.maths.filters import Axes
 class Reparametrized(Transparent):
     """Base of the wrappers: the layer computes with `reparametrize(kernel, ...)`.
 
-    The variables of the wrapped layer hold the raw kernels, which the optimizer updates and
-    their own regularizers and constraints see. Every call, in training and in inference,
-    computes the function anew and the gradient flows through it. Nothing is assigned. Masks,
+    The variables of the wrapped layer hold the raw kernels. The optimizer updates these, and the
+    regularizers and constraints of the layer get these. Every call, in training and in inference,
+    computes the function anew, and the gradient flows through it. Nothing is assigned. Masks,
     activity regularizers, biases, activations and everything else of the layer stay as they are.
 
-    A layer with several kernels (`LSTM`, `SeparableConv2D`), or one that holds other layers
-    (`MultiHeadAttention`, `Bidirectional`, a layer of your own), has each of its kernels
-    replaced, see `keras_gbr.kernels` for what they and their filters are. A layer of your own
-    names those that it makes with `add_weight` in `gbr_kernels`, `{"weight": -1}`.
+    A layer may have several kernels (`LSTM`, `SeparableConv2D`) or hold other layers
+    (`MultiHeadAttention`, `Bidirectional`, a layer of your own): each kernel is replaced.
+    `keras_gbr.kernels` says what the kernels of a layer are, and which axes number their filters.
+    A layer of your own declares the kernels that it makes with `add_weight`, with the axes of
+    their filters: `gbr_kernels = {"weight": -1}`.
 
-    A subclass implements `reparametrize` and may give each kernel a parameter of its own in
-    `build_parameter`.
+    A subclass implements `reparametrize`. It may create a parameter for each kernel in
+    `build_parameter`, and refuse a kernel in `check_kernel`. Arguments of its constructor belong
+    in `get_config`. Saving, cloning, `keras_gbr.strip` and the measures then work with it.
 
     Args:
-        layer: The layer to wrap, of one of the classes in `kinds`, or a layer of your own that
-            holds such layers; built or not.
-        **kwargs: Those of `keras.layers.Layer`. Outputs have the dtype of those of `layer`;
-            a `dtype` given here has no effect.
+        layer: The layer to wrap, built or not: of one of the classes in the class attribute
+            `kinds`, or a layer of your own that holds such layers.
+        **kwargs: Those of `keras.layers.Layer`. `dtype` has no effect: outputs have the dtype of
+            the outputs of `layer`.
 
     Call arguments:
         As the wrapped layer.
@@ -50,6 +52,42 @@ class Reparametrized(Transparent):
 
     Raises:
         ValueError: `layer` has no kernel, is wrapped already, quantized, or has LoRA enabled.
+
+    Example:
+
+    ```python
+    @keras.saving.register_keras_serializable("my_package")
+    class NonNegative(keras_gbr.Reparametrized):
+        # Kernels without negative entries: `scale * softplus(W)`, with a trained scale.
+
+        def __init__(self, layer, scale=1.0, **kwargs):
+            super().__init__(layer, **kwargs)
+            self.scale = scale
+
+        def check_kernel(self, kernel):
+            if len(kernel.variable.shape) > 4:
+                raise ValueError(f"{kernel.name} must not have more than two spatial axes.")
+
+        def build_parameter(self, kernel, prefix):
+            start = keras.initializers.Constant(self.scale)
+            return self.add_weight(name=f"{prefix}scale", shape=(), initializer=start)
+
+        def reparametrize(self, kernel, filter_axis, parameter):
+            return parameter * keras.ops.softplus(kernel)
+
+        def get_config(self):
+            return {**super().get_config(), "scale": self.scale}
+
+    layer = NonNegative(keras.layers.Dense(4), scale=0.5)
+    inputs = keras.Input((3,))
+    mine = keras_gbr.GBRModel(inputs, layer(inputs))
+    mine.compile("sgd", "mse", penalties=[keras_gbr.Jacobian(0.01)])
+    mine.fit(np.ones((8, 3)), np.ones((8, 4)), verbose=0)
+    assert np.all(keras.ops.convert_to_numpy(layer.kernel) >= 0)
+    mine.save("mine.keras")
+    plain = keras_gbr.strip(keras.models.load_model("mine.keras"))
+    assert isinstance(plain.layers[-1], keras.layers.Dense)
+    ```
     """
 
     kinds: ClassVar[tuple[type, ...]] = KINDS
@@ -73,24 +111,24 @@ class Reparametrized(Transparent):
         ]
 
     def check_kernel(self, kernel: Kernel) -> None:
-        """Refuses a kernel that `reparametrize` would make useless; none by default.
+        """Refuses a kernel that `reparametrize` would make useless. By default none is refused.
 
         Args:
-            kernel: The kernel.
+            kernel: The kernel: `name`, `variable`, `filter_axis`, and the `layer` that holds it.
 
         Raises:
-            ValueError: It is one.
+            ValueError: The kernel is refused.
         """
 
     def build_parameter(self, kernel: Kernel, prefix: str) -> Any:
-        """Creates the variable that `reparametrize` needs besides a kernel; none by default.
+        """Creates the variable that `reparametrize` needs besides a kernel. By default none.
 
         Args:
-            kernel: The kernel.
-            prefix: For the name of the variable: empty in a layer with one kernel.
+            kernel: The kernel; see `check_kernel`.
+            prefix: The start of the name of the variable: empty in a layer with one kernel.
 
         Returns:
-            A variable or `None`. They are kept in `kernel_parameters`, in the order of `kernels`.
+            A variable or `None`. `kernel_parameters` keeps them, in the order of `kernels`.
         """
         return None
 
@@ -99,7 +137,7 @@ class Reparametrized(Transparent):
 
         Args:
             kernel: Variable, the raw kernel.
-            filter_axis: The axis, or tuple of axes, that number its filters.
+            filter_axis: The axis, or tuple of axes, that numbers its filters.
             parameter: What `build_parameter` returned for it.
 
         Returns:
@@ -109,10 +147,10 @@ class Reparametrized(Transparent):
 
     @property
     def kernels(self) -> dict[str, Any]:
-        """The kernels that the layer computes with, tensors in the precision of the variables.
+        """The kernels that the layer computes with: tensors in the precision of the raw ones.
 
-        By their names, which are those of the attributes, with the path to a layer inside:
-        "kernel", "depthwise_kernel", "lstm_cell/recurrent_kernel", "query/kernel".
+        Their names are those of the attributes, behind the path to a layer inside: "kernel",
+        "depthwise_kernel", "lstm_cell/recurrent_kernel", "query/kernel".
         """
         return {
             raw.name: self.reparametrize(raw.variable, raw.filter_axis, parameter)
@@ -121,7 +159,7 @@ class Reparametrized(Transparent):
 
     @property
     def kernel(self) -> Any:
-        """The kernel that the layer computes with, if it has one alone."""
+        """The kernel that the layer computes with, if it has only one."""
         kernel, *others = self.kernels.values()
         if others:
             raise AttributeError(f"{self.name} has several kernels: see `kernels`, not `kernel`.")
@@ -145,9 +183,9 @@ def _check_unwrapped(layer: Any) -> None:
 
 @contextmanager
 def _computing_with(pairs: Iterable[tuple[Kernel, Any]]) -> Iterator[None]:
-    """Lets built layers, in this thread, read other kernels in place of their variables.
+    """Lets built layers read other kernels in place of their variables, in this thread.
 
-    Calling the layer itself, rather than `stateless_call`, keeps its losses.
+    The layer itself is then called: `stateless_call` would drop its losses.
     """
     values: dict[int, tuple[keras.Layer, dict[str, Any]]] = {}
     for kernel, value in pairs:
@@ -167,7 +205,7 @@ def _check_trace(trace: Any, layer: keras.Layer) -> None:
         raise check.error(
             f"Layer {layer.name!r} must not read its kernel in a `tf.function` of its own inside "
             "of a wrapper: the function would compute with the kernel of its first call for good. "
-            "Leave out the decorator, Keras compiles the step as a whole; or give the function "
+            "Leave out the decorator, as Keras compiles the whole step; or give the function "
             "the kernel as an argument.",
             "layer",
             layer,
@@ -175,7 +213,7 @@ def _check_trace(trace: Any, layer: keras.Layer) -> None:
 
 
 def kernels_in_use(layer: keras.Layer) -> Iterator[tuple[str, Any]]:
-    """The kernels that a layer or model computes with, each once.
+    """Yields the kernels that a layer or model computes with, each once.
 
     Args:
         layer: A built layer or model.
@@ -198,7 +236,7 @@ def kernels_in_use(layer: keras.Layer) -> Iterator[tuple[str, Any]]:
 
 
 def _inside(layer: keras.Layer) -> list[keras.Layer]:
-    """The layers of a model, and the one in a wrapper that leaves the kernels as they are."""
+    """The layers inside a model, or the layer inside a wrapper that replaces no kernel."""
     if _is_passing(layer):
         return [layer.layer]
     return children(layer) if isinstance(layer, keras.Model) else []

@@ -15,12 +15,21 @@ from keras_gbr.maths.filters import Axes
 class WeightNorm(Reparametrized):
     r"""Weight normalisation: the layer computes with $g_j W_j / \|W_j\|$.
 
-    Length and direction of each filter become separate parameters. The gains start at the
-    lengths of the filters, so wrapping does not change what the layer computes.
+    The length $g_j$ and the direction of each filter become separate parameters. The gains start
+    at the lengths of the filters, so wrapping does not change what the layer computes.
 
     Args:
         layer: A layer with kernels; see `Reparametrized`.
         **kwargs: Those of `keras.layers.Layer`.
+
+    Call arguments:
+        As the wrapped layer.
+
+    Input shape:
+        As the wrapped layer.
+
+    Output shape:
+        As the wrapped layer.
 
     Raises:
         ValueError: `layer` has no kernel, is wrapped already, quantized, or has LoRA enabled.
@@ -28,11 +37,14 @@ class WeightNorm(Reparametrized):
     Example:
 
     ```python
-    x = keras_gbr.WeightNorm(keras.layers.Dense(64))(x)
+    layer = keras_gbr.WeightNorm(keras.layers.Dense(64))
+    assert layer(np.ones((2, 3), "float32")).shape == (2, 64)
+    assert layer.kernel_parameters[0].shape == (64,)  # the gains
     ```
 
     Reference:
-        Salimans & Kingma 2016, equation 2.
+        Salimans & Kingma 2016, "Weight Normalization: A Simple Reparameterization to Accelerate
+        Training of Deep Neural Networks", https://arxiv.org/abs/1602.07868, equation 2.
     """
 
     def check_kernel(self, kernel: Kernel) -> None:
@@ -44,8 +56,8 @@ class WeightNorm(Reparametrized):
         def lengths(*args: Any, **kwargs: Any) -> Any:
             return ops.cast(filter_lengths(kernel.variable, kernel.filter_axis), dtype)
 
-        # Called when variables get their values: in a model that is built by shapes alone, such as
-        # by `fit`, the kernel has none yet.
+        # Called when variables get their values. In a model that is built from shapes, as by
+        # `fit`, the kernel has no value yet.
         return self.add_weight(
             name=f"{prefix}gain", shape=lengths().shape, dtype=dtype, initializer=lengths
         )

@@ -14,12 +14,21 @@ from keras_gbr.maths.filters import Axes
 class WeightStandardization(Reparametrized):
     r"""Weight standardisation: the layer computes with $(W_j - \bar W_j) / s_j$.
 
-    Each filter has mean 0 and variance 1 over its fan-in, hence large activations: follow the
-    layer with a normalisation.
+    Each filter has mean 0 and variance 1 over its fan-in. That makes large activations: follow
+    the layer with a normalisation.
 
     Args:
         layer: A layer with kernels; see `Reparametrized`.
         **kwargs: Those of `keras.layers.Layer`.
+
+    Call arguments:
+        As the wrapped layer.
+
+    Input shape:
+        As the wrapped layer.
+
+    Output shape:
+        As the wrapped layer.
 
     Raises:
         ValueError: `layer` has no kernel, is wrapped already, quantized, or has LoRA enabled.
@@ -27,12 +36,14 @@ class WeightStandardization(Reparametrized):
     Example:
 
     ```python
-    x = keras_gbr.WeightStandardization(keras.layers.Conv2D(32, 3, use_bias=False))(x)
-    x = keras.layers.GroupNormalization(8)(x)
+    inputs = keras.Input((8, 8, 3))
+    x = keras_gbr.WeightStandardization(keras.layers.Conv2D(32, 3, use_bias=False))(inputs)
+    outputs = keras.layers.GroupNormalization(8)(x)
     ```
 
     Reference:
-        Qiao et al. 2019, equation 9.
+        Qiao et al. 2019, "Micro-Batch Training with Batch-Channel Normalization and Weight
+        Standardization", https://arxiv.org/abs/1903.10520, equation 9.
     """
 
     def check_kernel(self, kernel: Kernel) -> None:

@@ -12,24 +12,26 @@ from keras_gbr.maths.matrix_norms import squared_spectral_norm
 def squared_convolution_bound(kernel: Any, method: str = "lanczos", num_iterations: int = 8) -> Any:
     r"""A bound on the squared spectral norm of the convolution with `kernel`.
 
-    With $k$ the number of taps, the norm is at most $\sqrt k$ times the spectral norm of any
-    matrix that holds the kernel with each spatial axis on the side of the filters or on the
-    side of the inputs; the smallest of the $2^d$ is taken. It holds for every input size, for
-    zero and circular padding, strides, dilation and groups; for transposed convolutions, whose
-    kernel has the last two axes in the other order, and for depthwise ones. For a kernel
-    without spatial axes it is the spectral norm.
+    The kernel becomes a matrix when each of its $d$ spatial axes is put on the side of the filters
+    or on the side of the inputs. With $k$ the number of taps, the norm of the convolution is at
+    most $\sqrt k$ times the spectral norm of any of these $2^d$ matrices; the smallest is taken.
+    The bound holds for every input size, for zero and circular padding, strides, dilation and
+    groups. It also holds for depthwise convolutions, and for transposed ones, whose kernel has the
+    last two axes swapped. For a kernel without spatial axes it is the spectral norm.
 
     Args:
         kernel: Tensor `(*kernel_size, in, out)`.
-        method: How the spectral norms are found, see `squared_spectral_norm`. An iteration
-            that has not converged makes each of them too small by its error.
+        method: How the spectral norms are found, see `squared_spectral_norm`. An iteration that
+            has not converged gives too small a value.
         num_iterations: See `squared_spectral_norm`.
 
     Returns:
         Scalar tensor.
 
     Reference:
-        Singla & Feizi 2021, theorem 1 (the four matrices of the two-dimensional case).
+        Singla & Feizi 2021, "Fantastic Four: Differentiable Bounds on Singular Values of
+        Convolution Layers", https://arxiv.org/abs/1911.10258, theorem 1 (the four matrices of the
+        two-dimensional case).
     """
     spatial = range(len(kernel.shape) - 2)
     taps = math.prod(kernel.shape[:-2])

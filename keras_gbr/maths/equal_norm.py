@@ -1,7 +1,7 @@
-r"""Maps of a kernel onto the kernels of given norm: pure functions, kernel -> kernel.
+r"""Maps of a kernel onto the kernels of a given norm: pure functions, kernel -> kernel.
 
-All of them divide each filter $W_j$ (or the whole kernel) by its Euclidean length, after
-subtracting its mean where `center` is set. They differ in the length that is given back:
+All of them subtract the mean of each filter $W_j$ (or of the whole kernel) if `center` is set, and
+divide by the Euclidean length. They differ in the length of the result:
 
 | map | length of a filter |
 |---|---|
@@ -9,8 +9,8 @@ subtracting its mean where `center` is set. They differ in the length that is gi
 | `weight_norm` | a gain for each filter |
 | `weight_standardization` | $\sqrt n$ with $n$ the fan-in |
 
-What has no direction, a filter of zeros or (with `center`) a constant one, is mapped to
-zeros with gradient zero.
+A filter of zeros or (with `center`) a constant filter has no direction. It is mapped to zeros, with
+gradient zero.
 """
 
 import math
@@ -40,17 +40,18 @@ def equal_norm(
     Args:
         kernel: Tensor or variable `(..., filters)`.
         alpha: The squared Frobenius norm of the result: a float > 0 or a scalar tensor.
-        per_filter: Whether every filter gets the same norm, instead of the whole kernel.
+        per_filter: Whether each filter is scaled, to the squared norm `alpha / filters`. Otherwise
+            the kernel is scaled as a whole.
         center: Whether the mean (of each filter, or of the whole kernel) is subtracted first.
-        filter_axis: The axis, or tuple of axes, that number the filters, if not the last.
+        filter_axis: The axis, or tuple of axes, that numbers the filters, if not the last.
 
     Returns:
         Tensor of the shape and dtype of `kernel`. A filter without direction contributes 0 to
         the norm.
 
     Reference:
-        Li, Chen & Yang, "Generalization Bound Regularizer: A Unified Perspective for
-        Understanding Weight Decay", equations 20 to 23.
+        Li, Chen & Yang 2021, "Generalization Bound Regularizer: A Unified Perspective for
+        Understanding Weight Decay", Chinese Journal of Computers, equations 20 to 23.
     """
     filter_axis = filter_axis if per_filter else ()
     matrix = as_matrix(kernel, filter_axis)
@@ -66,13 +67,13 @@ def equal_norm(
 def check_direction(
     shape: tuple[int, ...], filter_axis: Axes, way_out: str, name: str = "kernel"
 ) -> None:
-    """Refuses a kernel whose filters, of one entry each, are zero once they are centred.
+    """Refuses a kernel whose filters have one entry: centring would make them zero.
 
     Args:
         shape: The shape of the kernel.
         filter_axis: See `equal_norm`; an empty tuple where the whole kernel is centred.
-        way_out: What to write instead.
-        name: That of the kernel.
+        way_out: The last sentence of the error: what to do instead.
+        name: The name of the kernel in the error.
 
     Raises:
         ValueError: The filters have one entry.
@@ -84,7 +85,7 @@ def check_direction(
     filters = math.prod(shape[axis] for axis in {axis % rank for axis in axes})
     if math.prod(shape) == filters:
         raise check.error(
-            f"Filters of one entry are zero once their mean is subtracted, for good. {way_out}",
+            f"Filters of one entry are zero once their mean is subtracted. {way_out}",
             name,
             shape,
         )
@@ -102,7 +103,7 @@ def weight_norm(kernel: Any, gain: Any, filter_axis: Axes = -1) -> Any:
         Tensor of the shape and dtype of `kernel`.
 
     Reference:
-        Salimans & Kingma 2016, equation 2.
+        Salimans & Kingma 2016, https://arxiv.org/abs/1602.07868, equation 2.
     """
     matrix = _scale_columns(as_matrix(kernel, filter_axis), 1.0, center=False)
     return _like(matrix * ops.cast(gain, matrix.dtype), kernel, filter_axis)
@@ -121,7 +122,7 @@ def weight_standardization(kernel: Any, filter_axis: Axes = -1) -> Any:
 
     Reference:
         Qiao et al. 2019, "Micro-Batch Training with Batch-Channel Normalization and Weight
-        Standardization", equation 9.
+        Standardization", https://arxiv.org/abs/1903.10520, equation 9.
     """
     matrix = as_matrix(kernel, filter_axis)
     matrix = _scale_columns(matrix, matrix.shape[0] ** 0.5, center=True)
@@ -149,8 +150,8 @@ def _like(matrix: Any, kernel: Any, filter_axis: Axes) -> Any:
 def _scale_columns(matrix: Any, length: float, center: bool) -> Any:
     r"""Each column of `matrix`, centred where asked, scaled to the Euclidean `length`.
 
-    The gradient is given in closed form, because it needs half as many passes over memory as
-    the derivative of the forward pass, and passes over memory are what this map costs. With
+    The gradient has a closed form here. It needs half as many passes over memory as the derivative
+    of the forward pass, and passes over memory are the cost of this map. With
     $u$ the unit column, $r$ the inverse of the length before, and $g$ the gradient of the
     result, it is the projection $\ell r (g - \bar g - u \langle u, g\rangle)$. It is made of
     differentiable operations, so second derivatives exist.
@@ -165,7 +166,7 @@ def _scale_columns(matrix: Any, length: float, center: bool) -> Any:
         result, inverse = scaled(matrix)
 
         def gradient(*args: Any, upstream: Any = None) -> Any:
-            # PyTorch gives the matrix, too: second derivatives pass through it alone.
+            # PyTorch also passes the matrix: second derivatives flow through it only.
             g, parts = (args[0], (result, inverse)) if upstream is None else (upstream, None)
             unit, factor = parts or scaled(*args)
             along = _column_sums(g * unit) * (factor / length)
@@ -186,11 +187,11 @@ def _direction(matrix: Any, center: bool) -> tuple[Any, Any]:
     if center:
         limits = np.finfo(standardize_dtype(matrix.dtype))
         mean = _column_sums(matrix) / rows
-        # Where the sum overflows the squares do, too, and the column counts as zero.
+        # Where the sum overflows, so do the squares, and the column counts as zero.
         mean = ops.where(ops.abs(mean) < float(limits.max) / 16, mean, 0.0)
         matrix = matrix - mean
-        # What is left of a constant column is the rounding of its mean: this much at worst,
-        # since adding n equal numbers one by one loses n / 4 units in the last place.
+        # A centred constant column holds the rounding of its mean. This is the worst case:
+        # adding n equal numbers one by one loses n / 4 units in the last place.
         chunk = _chunk(rows)
         units = 4 + (rows // chunk + chunk) / 4
         noise = rows * ops.square(min(units * float(limits.eps), 1e-4) * mean)
@@ -217,6 +218,6 @@ def _column_sums(matrix: Any) -> Any:
 
 
 def _chunk(rows: int) -> int:
-    """The number of partial sums: near the root of `rows`, at least 64, a divisor if there is."""
+    """The number of partial sums: near the root of `rows`, at least 64, a divisor if possible."""
     most = min(rows, max(64, math.isqrt(rows)))
     return next((c for c in range(most, most // 4, -1) if rows % c == 0), most)

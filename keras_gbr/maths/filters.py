@@ -1,4 +1,4 @@
-"""A kernel as a matrix with one filter a column, and back."""
+"""A kernel as a matrix with one filter per column, and back."""
 
 import math
 from typing import Any
@@ -12,12 +12,12 @@ Axes = int | tuple[int, ...]
 
 
 def as_matrix(kernel: Any, filter_axis: Axes = -1) -> Any:
-    """The kernel as a matrix of at least single precision, one filter a column.
+    """The kernel as a matrix of at least single precision, one filter per column.
 
     Args:
         kernel: Tensor or variable of any shape. A vector is one row.
-        filter_axis: The axis, or tuple of axes, that number the filters; with an empty tuple
-            the whole kernel is one filter.
+        filter_axis: The axis, or tuple of axes, that numbers the filters. With an empty tuple the
+            whole kernel is one filter.
 
     Returns:
         Tensor `(fan_in, filters)`; float32 or float64.

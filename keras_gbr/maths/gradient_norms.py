@@ -8,7 +8,7 @@ from keras_gbr import _checks as check
 from keras_gbr.maths.precision import at_least_float32, magnitudes
 
 NORMS = (1, 2, "inf")
-# The norm of the gradient is that of the fastest growth over steps of length 1 in its dual.
+# A step of length 1 in one norm makes a function grow at most by the dual norm of its gradient.
 DUAL: dict[int | str, int | str] = {1: "inf", 2: 2, "inf": 1}
 
 
@@ -43,11 +43,11 @@ def gradient_norms(gradients: list[Any], norm: int | str) -> Any:
     """The norm of each sample's gradient.
 
     Args:
-        gradients: Tensors `(batch_size, ...)`, which count as one vector a sample.
+        gradients: Tensors `(batch_size, ...)`, which count as one vector per sample.
         norm: 1, 2 or "inf".
 
     Returns:
-        Tensor `(batch_size,)`. Where a gradient is zero, so is the derivative.
+        Tensor `(batch_size,)`. The derivative is zero where the gradient is zero.
     """
     if norm == 2:
         squares = squared_norms(gradients)
@@ -67,9 +67,9 @@ def steepest_steps(gradients: list[Any], norm: int | str) -> list[Any]:
     Their inner product with the gradients is the dual norm of the gradients.
 
     Args:
-        gradients: Tensors `(batch_size, ...)`, which count as one vector a sample.
-        norm: In which the steps have length 1. "inf": the signs; 2: the gradients scaled; 1: the
-            sign of the largest entry alone (of several that are equal, their mean).
+        gradients: Tensors `(batch_size, ...)`, which count as one vector per sample.
+        norm: The norm in which the steps have length 1. "inf": the signs; 2: the scaled gradients;
+            1: the sign of the largest entry (the mean, if several are equal).
 
     Returns:
         Tensors like `gradients`, in at least single precision; zero where those are zero.

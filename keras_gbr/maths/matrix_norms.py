@@ -1,21 +1,21 @@
 r"""Norms of a matrix.
 
-The spectral norm of $W$ is found in two steps. A *method* finds a unit vector close to a
-leading singular vector, which is then held constant; the value is what $W$ makes of it,
+The spectral norm of $W$ is found in two steps. A *method* finds a unit vector close to a leading
+singular vector. That is held constant, and the value is the length of its image:
 
 $$\sigma^2 \approx \|W v\|^2 \quad\text{or}\quad \|W^T u\|^2 .$$
 
-The value never exceeds the true $\sigma^2$, its error is the square of the error of the
-vector, and its gradient is $2 W v v^T = 2 \sigma u v^T$ (Yoshida & Miyato 2017, section 3)
-without a derivative of the iteration. No method keeps state: the start depends on the shape
-alone, so every replica, process and run sees the same number.
+The value never exceeds the true $\sigma^2$. Its error is the square of the error of the vector. Its
+gradient is $2 W v v^T = 2 \sigma u v^T$ (Yoshida & Miyato 2017, section 3), without a derivative of
+the iteration. No method keeps state: the start depends only on the shape, so every replica,
+process and run gets the same number.
 
-`"lanczos"` is made for CPUs, where reading the matrix is what costs, and `"gram"` for
-accelerators, where the number of operations is. A matrix that is multiplied in low precision
-there (TF32 has 10 bits) gives another vector, and the value changes by the square of that alone.
+`"lanczos"` is for CPUs, where the cost is reading the matrix; `"gram"` is for accelerators, where
+it is the number of operations. Products in low precision (TF32 has 10 bits) give a slightly other
+vector; the value changes by the square of that error only.
 
-In the iterations vectors are rows, so that several of them are a matrix. `wide` is the matrix
-with its smaller side first and `tall` its transpose.
+In the iterations vectors are rows, so several of them form a matrix. `wide` is the matrix with its
+smaller side first, `tall` is its transpose.
 """
 
 from typing import Any
@@ -24,17 +24,17 @@ import numpy as np
 from keras import ops
 from keras.backend import standardize_dtype
 
-# Up to this smaller side the Gram matrix is solved whole: it costs less than the iteration.
+# Up to this smaller side the whole Gram matrix is solved: that costs less than the iteration.
 _SMALL = 128
 # Up to this smaller side the Gram matrix is squared by `"gram"`; its cost grows with the cube.
 _LARGEST_GRAM = 1024
 # How often the Gram matrix is squared after each division by its largest entry. Its leading
 # eigenvalue is then at most 1024, and the eighth power of that is in the range of float32.
 _SQUARINGS = (3, 3, 3, 2)
-# Vectors that the Lanczos iteration carries at once. Two cost hardly more than one, because
-# reading the matrix is what costs, and a start that happens to miss the leading vector is rare.
+# Vectors that the Lanczos iteration carries at once. Two cost hardly more than one, because the
+# cost is reading the matrix, and rarely do both starts miss the leading vector.
 _BLOCK = 2
-# A new direction this much shorter than the vector it came from is rounding, not information.
+# A direction whose length is at most this many roundings of the vector it came from is noise.
 _EXHAUSTED = 100.0
 _TINY = float(np.finfo("float32").tiny)
 
@@ -62,14 +62,15 @@ def squared_spectral_norm(matrix: Any, method: str = "lanczos", num_iterations: 
             the 2048th power of the Gram matrix of the smaller side; `"lanczos"` where that side
             is above 1024), `"power"` or `"svd"` (exact; slow).
         num_iterations: Number of times that the iteration multiplies with the matrix and with
-            its transpose. Without a role for `"gram"` and `"svd"`.
+            its transpose. `"gram"` and `"svd"` do not use it.
 
     Returns:
         Scalar tensor, at most the exact value. 0 with gradient 0 for a matrix of zeros.
 
     Reference:
-        Golub & Underwood 1977 (the block Lanczos method); Yoshida & Miyato 2017, algorithm 1
-        (the power iteration); Delattre et al. 2023 (the squared Gram matrix).
+        Golub & Underwood 1977 (the block Lanczos method). Yoshida & Miyato 2017,
+        https://arxiv.org/abs/1705.10941, algorithm 1 (the power iteration). Delattre et al. 2023,
+        https://arxiv.org/abs/2305.16173 (the squared Gram matrix).
     """
     rows, columns = matrix.shape
     if method == "gram":
@@ -86,7 +87,7 @@ def squared_spectral_norm(matrix: Any, method: str = "lanczos", num_iterations: 
 
 
 def _squared_norm_by_gram(matrix: Any) -> Any:
-    """The squared norm with the vector of the smaller side, in as few operations as may be."""
+    """The squared norm by the vector of the smaller side, in as few operations as possible."""
     by_columns = matrix.shape[0] >= matrix.shape[1]
     fixed = ops.stop_gradient(matrix)
     fixed = ops.divide_no_nan(fixed, ops.max(ops.abs(fixed)))
@@ -102,9 +103,9 @@ def _squared_norm_by_gram(matrix: Any) -> Any:
 def _leading_eigenvector(gram: Any) -> Any:
     """The unit eigenvector `(n,)` of the largest eigenvalue; zeros for a matrix of zeros.
 
-    Of the rows of a high power of `gram` the one with the largest entry on the diagonal is taken,
-    because it cannot be orthogonal to what is sought. The largest entry of a positive matrix is
-    there, and so are those of the columns; the factors let one of several equal ones win.
+    It is the row of a high power of `gram` that has the largest entry on the diagonal, because this
+    row cannot be orthogonal to the eigenvector. The largest entry of a positive semidefinite matrix
+    is on its diagonal, so the largest of the row maxima finds it. The factors break ties.
     """
     for squarings in _SQUARINGS:
         gram = ops.divide_no_nan(gram, ops.max(gram))
@@ -139,7 +140,7 @@ def _lanczos(wide: Any, tall: Any, num_iterations: int) -> Any:
 
 def _svd(wide: Any, tall: Any, num_iterations: int) -> Any:
     wide = _scaled(ops.stop_gradient(wide))
-    # PyTorch refuses to decompose a NaN. The product of the vector with the matrix has it still.
+    # PyTorch refuses to decompose a NaN. The later product with the matrix still has it.
     wide = ops.where(ops.isfinite(wide), wide, 0.0)
     _, _, right = ops.svd(wide, full_matrices=False)
     return right[:1]
@@ -150,7 +151,7 @@ METHODS = ("lanczos", "gram", "power", "svd")
 
 
 def _constant(array: np.ndarray, like: Any) -> Any:
-    """An array as a tensor of the type of another."""
+    """An array as a tensor of the same type as `like`."""
     return ops.convert_to_tensor(array, standardize_dtype(like.dtype))
 
 
@@ -194,8 +195,8 @@ def _leading_combination(images: Any) -> Any:
 
     The rows are the images of an orthonormal basis, so their Gram matrix is the projection of
     $W^T W$ and its leading eigenvector gives the best vector of the subspace (Rayleigh-Ritz).
-    The eigenvector is a row of a high power of that small matrix: products alone, which every
-    device has and which let a NaN through instead of failing.
+    The eigenvector is a row of a high power of that small matrix. Products are available on every
+    device, and pass on a NaN instead of failing.
     """
     images = _scaled(ops.stop_gradient(images))
     gram = ops.matmul(images, ops.transpose(images))

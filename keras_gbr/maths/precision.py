@@ -1,4 +1,4 @@
-"""What norms are computed from: numbers of enough precision, and their magnitudes."""
+"""Enough precision for norms, and absolute values with the same derivative everywhere."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from keras.backend import standardize_dtype
 
 
 def at_least_float32(x: Any) -> Any:
-    """`x` in single precision, or in its own if that is higher.
+    """`x` in single precision, or in its own precision if that is higher.
 
-    Squares of numbers above 256 overflow float16, and bfloat16 adds up to three digits.
+    Squares of numbers above 256 overflow float16, and sums in bfloat16 keep less than three digits.
 
     Args:
         x: Floating-point tensor or variable.
@@ -27,5 +27,5 @@ def is_float(x: Any) -> bool:
 
 
 def magnitudes(x: Any) -> Any:
-    """The absolute values of a tensor, with the derivative 0 at 0, where that of JAX is 1."""
+    """The absolute values of a tensor, with derivative 0 at 0, where JAX has 1."""
     return x * ops.stop_gradient(ops.sign(x))

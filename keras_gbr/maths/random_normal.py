@@ -1,4 +1,4 @@
-"""Normal numbers that are the same under every backend, compiled or not."""
+"""Normally distributed numbers that are the same under every backend, compiled or not."""
 
 import math
 from typing import Any
@@ -12,10 +12,11 @@ _PARITY = 0x1BD11BDA
 
 
 def normal(shape: tuple[Any, Any], seed: Any, stream: int, step: Any) -> Any:
-    """Standard normal float32 numbers that depend on the arguments alone.
+    """Standard normal float32 numbers that depend only on the arguments.
 
-    Whole numbers are the same everywhere; the roots and cosines that make normal numbers of them
-    differ between backends in the last digits. With another argument they are independent.
+    The pseudorandom integers are the same everywhere. The roots and cosines that turn them into
+    normally distributed numbers differ between backends in the last digits. Other arguments give
+    independent numbers.
 
     Args:
         shape: Pair of whole numbers or scalar tensors `(rows, columns)`.

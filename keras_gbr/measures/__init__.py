@@ -1,4 +1,4 @@
-"""What a model is like: measures that read it and leave it as it was."""
+"""Measures of a model. They read it and leave it as it was."""
 
 from keras_gbr.measures.dense_chains.gradient_transfer import GradientTransfer, gradient_transfer
 from keras_gbr.measures.dense_chains.weight_bound import WeightBound, weight_bound

@@ -19,18 +19,18 @@ def traced(model: keras.Model, key: Hashable, function: Callable[..., Any]) -> C
     """`function(model, ...)` as a compiled function of its other arguments.
 
     It is kept as long as the model lives, and compiled anew when the model has other variables.
-    As with `model.predict`, what else changes in the code of a model after it was compiled has
-    no effect. A model that runs eagerly is not compiled.
+    Other changes of a model have no effect on a compiled function, as with `model.predict`. A
+    model that runs eagerly is not compiled.
 
     Args:
         model: A built model.
-        key: Identifies `function`: the name of the measure and the settings it depends on.
+        key: Identifies `function`: the name of the measure and the settings that it depends on.
         function: Takes the model and tensors, returns tensors. It must not hold the model.
 
     Returns:
         A function of tensors.
     """
-    # A weak reference: the compiled function would else keep the key of its own entry alive.
+    # A weak reference. Otherwise the compiled function would keep the key of its own entry alive.
     reference = weakref.ref(model)
 
     def call(*args: Any) -> Any:
@@ -46,7 +46,7 @@ def traced(model: keras.Model, key: Hashable, function: Callable[..., Any]) -> C
 
 
 def compiled(function: Callable[..., Any], model: keras.Model) -> Callable[..., Any]:
-    """`function`, which reads `model`, compiled and not kept; a model that runs eagerly is not."""
+    """Compiles a function that reads a model, unless the model runs eagerly. It is not kept."""
     return function if model.run_eagerly else backend.compiled(function, model)
 
 

@@ -19,7 +19,7 @@ class Batch(NamedTuple):
         x: Inputs: a tensor `(samples, ...)` or a structure of them.
         y: Labels likewise, or `None`.
         sample_weight: Weights likewise, or `None`.
-        share: Which part this is of a batch of the data, 1 for one that was not cut.
+        share: Which part of a batch of the data this is; 1 if that was not cut.
     """
 
     x: Any
@@ -35,12 +35,12 @@ class Data:
         x: Array `(samples, ...)`, list or dict of arrays, or a dataset of `tf.data`, `grain`,
             PyTorch or Keras (`PyDataset`). A dataset yields batches `x`, `(x, y)` or
             `(x, y, sample_weight)`; those larger than `batch_size` are cut.
-        y: Labels, if `x` is no dataset.
-        sample_weight: Weights of the samples, if `x` is no dataset.
+        y: Labels, if `x` is not a dataset.
+        sample_weight: Weights of the samples, if `x` is not a dataset.
         batch_size: Whole number >= 1.
 
     Raises:
-        ValueError: The data are none of these, empty, without an end, or of different lengths.
+        ValueError: The data are of another type, empty, endless, or of different lengths.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Data:
         """Yields `Batch`es.
 
         Raises:
-            ValueError: A dataset yields nothing, or something else than batches.
+            ValueError: A dataset yields nothing, or something other than batches.
         """
         if self._dataset is None:
             yield from self._cut(self._arrays, whole=False)
@@ -88,7 +88,7 @@ def single_batch(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any,
     """Arrays as one batch of tensors: inputs, labels and weights.
 
     Raises:
-        ValueError: `x` is a dataset, or the data are no arrays of the same length.
+        ValueError: `x` is a dataset, or the data are not arrays of the same length.
     """
     if is_dataset(x):
         raise check.error(
@@ -108,7 +108,7 @@ def is_dataset(x: Any) -> bool:
 
 
 def _num_batches(dataset: Any) -> int | None:
-    """The number of batches of a dataset, `None` if it is not known."""
+    """The number of batches of a dataset, `None` if it is unknown."""
     if isinstance(dataset, keras.utils.PyDataset):
         number = dataset.num_batches
         number = math.inf if number is None else number
@@ -150,11 +150,11 @@ def as_arrays(x: Any, name: str = "x") -> Any:
 
     Args:
         x: An array, or a list or dict of arrays.
-        name: What it is called in errors.
+        name: Its name in errors.
 
     Raises:
-        ValueError: `x` is no array or structure of arrays, is empty, or its arrays differ in
-            length.
+        ValueError: `x` is not an array or a structure of arrays, is empty, or its arrays differ
+            in length.
     """
     expected = f"`{name}` must be an array (samples, ...) or a list or dict of such arrays."
     if name == "x":
@@ -182,7 +182,7 @@ def _as_array(leaf: Any) -> np.ndarray:
 
 
 def _is_of_objects(array: np.ndarray) -> bool:
-    """Whether an array holds what is neither a number nor a text."""
+    """Whether an array holds anything but numbers and texts."""
     return array.dtype == object and not all(isinstance(s, (str, bytes)) for s in array.flat)
 
 

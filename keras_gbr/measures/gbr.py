@@ -23,17 +23,24 @@ from keras_gbr.penalties.jacobian import (
 )
 from keras_gbr.penalties.output_probabilities import what_decides
 
-# The most rows of the Jacobian that share one forward pass. More would save little of it, and
-# make a graph that is slow to trace.
+# The most rows of the Jacobian that share one forward pass. More would save little, and make a
+# graph that is slow to trace.
 _ROWS_A_CALL = 8
 
 
 class Estimate(NamedTuple):
-    """A mean over samples and how far it may be off.
+    """A mean over samples with its standard error, as `gbr` returns it.
 
     Attributes:
         value: The mean.
-        standard_error: Its standard error.
+        standard_error: Its standard error, in the same unit.
+
+    Example:
+
+    ```python
+    value, error = keras_gbr.measures.gbr(model, x_val, standard_error=True)
+    assert error < value
+    ```
     """
 
     value: float
@@ -83,33 +90,31 @@ def gbr(
     r"""The GBR of a model: the mean of $\|\partial f / \partial x\|_F^2$ over samples.
 
     The generalization bound regularizer is the mean squared Frobenius norm of the Jacobian of
-    the output with respect to the input, here in inference mode; also known as geometric
-    complexity. Its unit is that of the output squared over that of the input squared: the same
-    function of pixels in 0 to 1 has 255 squared times the GBR that it has of 0 to 255.
+    the output with respect to the input, also known as geometric complexity. The model is in
+    inference mode. The unit is that of the output squared over that of the input squared: for
+    pixels in 0 to 1 the GBR is 255 squared times as large as for the same pixels in 0 to 255.
 
-    The model is traced at the first call, as by `model.predict`, and runs as it was then, with
-    the weights that it has now.
+    As with `model.predict`, the model is traced at the first call. Later calls use the weights of
+    that moment, but do not see other changes of the model.
 
     Args:
         model: A built model.
         x: Array `(samples, ...)`, or a list or dict of arrays, as `model.predict` takes; or a
             dataset that `fit` takes, of `tf.data`, `grain`, PyTorch or Keras. Its batches are `x`,
-            `(x, y)` or `(x, y, sample_weight)`, of which the inputs count.
+            `(x, y)` or `(x, y, sample_weight)`; only the inputs are used.
         of: `"output"`, `"probabilities"`, `"softmax"` or `"sigmoid"`; see `Jacobian`.
-        num_projections: `None` for the exact value, which takes one pullback for each output;
-            or the number of random directions of an unbiased estimate.
-        batch_size: Samples at a time; bounds the memory, does not change the exact result.
-            Larger batches of a dataset are cut, smaller ones taken as they are.
+        num_projections: `None` for the exact value, which takes one pullback per output; or the
+            number of random directions of an unbiased estimate.
+        batch_size: Samples at a time. It bounds the memory and does not change the exact result.
+            Larger batches of a dataset are cut, smaller ones are taken as they are.
         seed: Seed of the directions.
         standard_error: Whether the standard error is returned too. It is the sample standard
-            deviation of the squared norms of the samples over the root of their number. It
-            covers which samples were drawn, if independently, and which directions: with the
-            same samples, other directions alone vary the estimate by less. It says nothing of
-            data that the samples are not like, nor of training the model again. NaN for one
-            sample.
+            deviation of the squared norms of the samples, over the root of their number. It
+            covers the choice of the samples, if they are independent, and of the directions. It
+            covers neither other data nor another training of the model. NaN for one sample.
         verbose: 0 for silence, 1 for a progress bar, `"auto"` for one after two seconds.
         at: The layer whose output takes the place of the input, such as the embedding of a model
-            of tokens; see `InputPenalty`.
+            of tokens: a layer, or its name or path. See `Jacobian`.
 
     Returns:
         A float; with `standard_error=True` an `Estimate(value, standard_error)`.
@@ -121,12 +126,18 @@ def gbr(
     Example:
 
     ```python
-    keras_gbr.measures.gbr(model, x_test[:500])
-    value, error = keras_gbr.measures.gbr(model, dataset, num_projections=1, standard_error=True)
+    exact = keras_gbr.measures.gbr(model, x_val)
+    value, error = keras_gbr.measures.gbr(model, x_val, num_projections=20, standard_error=True)
+    assert exact > 0 and value > 0
     ```
 
     Reference:
-        Li, Chen & Yang, equation 2; Dherin et al. 2022; Hoffman, Roberts & Yaida 2019.
+        Li, Chen & Yang 2021, "Generalization Bound Regularizer: A Unified Perspective for
+        Understanding Weight Decay", Chinese Journal of Computers, equation 2.
+        Dherin et al. 2022, "Why neural networks find simple solutions: the many regularizers of
+        geometric complexity", https://arxiv.org/abs/2209.13083.
+        Hoffman, Roberts & Yaida 2019, "Robust Learning with Jacobian Regularization",
+        https://arxiv.org/abs/1908.02729 (the estimate).
     """
     check_settings(of, num_projections, seed, standard_error, verbose)
     data = Data(x, batch_size=batch_size)
@@ -183,8 +194,8 @@ def _exact(model: keras.Model, data: Data, of: str, at: Any, verbose: str | int)
 
 
 def _plan(model: keras.Model, shapes: Any, x: Any) -> tuple[int, int]:
-    """In how many calls, of how many rows each, to compute the Jacobian."""
-    # Compiled: what the model computes is then left out, and its size is known from the trace.
+    """The number of calls that compute the Jacobian, and of rows in each call."""
+    # Compiled, it leaves out the computation of the model: the trace knows the size.
     size = traced(model, ("size", shapes), lambda model, x: output_size(ForwardPass(model, x)))
     rows = int(size(x))
     calls = max(1, math.ceil(rows / _ROWS_A_CALL))
@@ -218,7 +229,7 @@ def _estimated(
 
     key = ("gbr", of, what_decides(model), num_projections, _key(at))
     function = traced(model, key, squared_norms)
-    # The low bits, as all that counts.
+    # Only the low bits are used.
     seeds = ops.convert_to_tensor(seed % 2**31, "int32")
     progress = Progress(data.num_batches, verbose)
     norms: list[np.ndarray] = []

@@ -14,7 +14,7 @@ class Progress:
     """A progress bar that appears once the work has taken longer than two seconds.
 
     Args:
-        total: The number of batches, or `None` if it is not known.
+        total: The number of batches, or `None` if it is unknown.
         verbose: 0 for silence, 1 for a progress bar from the start, `"auto"` for a late one.
     """
 
@@ -54,7 +54,7 @@ class Progress:
 
 
 def check_verbose(verbose: str | int) -> None:
-    """Refuses what `Progress` cannot use.
+    """Refuses a `verbose` that `Progress` does not know.
 
     Raises:
         ValueError: `verbose` is not "auto", 0 or 1.

@@ -1,4 +1,4 @@
-"""Leaving a model as it was."""
+"""Restoring a model after a measure."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ from keras_gbr._keras.noted_losses import kept_losses
 def unchanged(model: keras.Model, trainable: bool = False) -> Iterator[Callable[[], None]]:
     """Restores a model at the end of a `with` block, also after an error.
 
-    A forward pass may change moving averages, states, the seeds of random layers, and the
-    losses that the layers have noted: a traced one leaves losses without values.
+    A forward pass may change moving averages, states, the seeds of random layers, and the losses
+    that layers collect. A traced pass leaves losses without values.
 
     Args:
         model: A built model.

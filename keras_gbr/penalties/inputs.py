@@ -55,7 +55,7 @@ def check_differentiable(model: keras.Model, x: Any) -> None:
         dtype = keras.backend.standardize_dtype(leaf.dtype)
         if layout(leaf) != "dense":
             raise check.error(
-                "A gradient with respect to the inputs needs dense inputs. Give a dense array, or "
+                "A gradient with respect to the inputs needs dense ones. Give a dense array, or "
                 'take the gradient at the output of a layer, such as `at="hidden"` for one of '
                 "that name.",
                 "input",
@@ -63,7 +63,7 @@ def check_differentiable(model: keras.Model, x: Any) -> None:
             )
         if spec is None and dtype in _SMALL_INTEGERS:
             raise check.error(
-                "Integers have no gradient, and a model with a `call` of its own does not say "
+                "A gradient leaves out integers, and a model with a `call` of its own does not say "
                 f"whether inputs of dtype {dtype} are numbers, such as pixels, or "
                 'indices. Give numbers as floats, `x.astype("float32")`, and indices as int32.',
                 "input",

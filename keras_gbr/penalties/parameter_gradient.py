@@ -30,6 +30,7 @@ class ParameterGradient(Penalty):
         interval: See `Penalty`.
         fraction: See `Penalty`.
         name: Name of the metric.
+        at: Has no effect: the gradient is with respect to the parameters.
 
     Raises:
         ValueError: An argument is out of its range, or the model is compiled without a loss.

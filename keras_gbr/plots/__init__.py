@@ -1,7 +1,7 @@
-"""Figures of training runs and trained models, drawn by matplotlib, the extra `plots`.
+"""Figures of training runs and trained models. They need matplotlib, the extra `plots`.
 
-Each function draws on `ax`, or on a new figure without it, and returns the `Axes`. Nothing is
-shown or saved, and no setting of matplotlib is changed.
+Each function draws on `ax`, or on a new figure if there is none, and returns the `Axes`. It shows
+and saves nothing, and changes no setting of matplotlib.
 """
 
 from keras_gbr.plots.curves import gbr_curves, learning_curves

@@ -1,4 +1,4 @@
-"""The look that all figures share. matplotlib is imported at the first use of one, not before."""
+"""The look that all figures share. Only the first figure imports matplotlib."""
 
 import itertools
 import math
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# Those of them that stand out from the shades of an ordered family.
+# The colours of the palette that stand out from the shades of an ordered family.
 _BESIDE_A_FAMILY = ("#D55E00", "#000000", "#CC79A7", "#E69F00")
 _FAMILY_MAP = "YlGnBu"
 _SMALLEST_FAMILY = 3
 
 
 def check_axes(ax: Any) -> None:
-    """Refuses, before any work, to draw without matplotlib or on something else than an Axes.
+    """Checks, before any work, that matplotlib is there and that `ax` is an Axes.
 
     Args:
         ax: An `Axes`, or `None` for a new figure.
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: `ax` is something else.
+        ValueError: `ax` is neither.
     """
     try:
         from matplotlib.axes import Axes
@@ -47,12 +47,12 @@ def check_axes(ax: Any) -> None:
 
 
 def axes_or_new(ax: "Axes | None", width: float, height: float) -> "Axes":
-    """`ax`, or that of a new figure.
+    """`ax`, or the Axes of a new figure.
 
     Args:
         ax: An `Axes` or `None`.
-        width: Of a new figure, in inches.
-        height: Of a new figure, in inches.
+        width: Width of a new figure in inches.
+        height: Height of a new figure in inches.
     """
     if ax is None:
         from matplotlib import pyplot
@@ -62,7 +62,7 @@ def axes_or_new(ax: "Axes | None", width: float, height: float) -> "Axes":
 
 
 def quiet_frame(ax: "Axes", grid: Literal["x", "y", "both"]) -> None:
-    """A frame on two sides and a light grid along the axis `grid`."""
+    """Draws a frame on two sides and a light grid along the axis `grid`."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis=grid, color="0.92")
     ax.set_axisbelow(True)
@@ -71,9 +71,8 @@ def quiet_frame(ax: "Axes", grid: Literal["x", "y", "both"]) -> None:
 def colors(labels: Iterable[str]) -> dict[str, Any]:
     """A colour for each label.
 
-    At least three labels that are numbers, such as weight decays, are an ordered family and get
-    colours from light to dark; so do more labels than the palette has colours. Others are told
-    apart by hue.
+    Three or more labels that are numbers, such as weight decays, are an ordered family and get
+    colours from light to dark. So do labels that outnumber the palette. Others differ by hue.
 
     Args:
         labels: Different strings.
@@ -105,7 +104,7 @@ def _is_number(label: str) -> bool:
 
 
 def legend(ax: "Axes", *args: Any, **options: Any) -> None:
-    """A legend beside the data, where the layout of the figure makes room for it.
+    """Draws a legend beside the data if the layout of the figure makes room for it.
 
     Args:
         ax: The `Axes`.

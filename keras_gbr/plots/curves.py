@@ -19,9 +19,9 @@ _WORDS = {
     "gbr": r"GBR: mean $\|\partial f/\partial x\|_F^2$",
     "val_gbr": r"GBR on validation inputs: mean $\|\partial f/\partial x\|_F^2$",
 }
-# Values that span so much are drawn on a logarithmic axis.
+# Values that span this factor are drawn on a logarithmic axis.
 _DECADE = 10.0
-# Curves of fewer points show them.
+# Curves of fewer points have markers.
 _FEW = 15
 
 
@@ -30,15 +30,16 @@ def gbr_curves(
 ) -> "Axes":
     """Draws the GBR of several runs over epochs, with the final accuracies in the legend.
 
-    The axis is logarithmic where the values span a decade. Labels that are numbers, such as
-    weight decays, take ordered colours.
+    The axis is logarithmic if the values span a decade. Labels that are numbers, such as weight
+    decays, get ordered colours.
 
     Args:
-        runs: A dict of what `model.fit` returned with a `GBRMonitor`, or of the dicts of lists
-            in it or in a file by `CSVLogger`, by labels: strings or numbers. A single run does.
-        metric: What to draw, a name in the logs: `"gbr"`, `"val_gbr"`, or another.
-        accuracy: The metric whose final value stands beside each label; `"auto"` for
-            `"val_accuracy"` or `"accuracy"`, whichever all runs have, if any; `None` for none.
+        runs: A dict of runs by label, a string or a number; or a single run. A run is what
+            `model.fit` returned with a `GBRMonitor`, the dict of lists in it, or such a dict read
+            from a file of `CSVLogger`.
+        metric: The name in the logs of what is drawn: `"gbr"`, `"val_gbr"`, or another.
+        accuracy: The metric whose final value stands beside each label. `"auto"` takes
+            `"val_accuracy"` or `"accuracy"`, if all runs have it; `None` takes none.
         ax: The `matplotlib.axes.Axes` to draw on, or `None` for a new figure.
 
     Returns:
@@ -46,20 +47,22 @@ def gbr_curves(
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: `runs` is empty or holds no runs, a run lacks a metric or a value, or `ax`
-            is no `Axes`.
+        ValueError: `runs` is empty or holds something else, a run lacks a metric or a value, or
+            `ax` is not an `Axes`.
 
     Example:
 
     ```python
-    runs = {decay: model_with(decay).fit(x, y, callbacks=[keras_gbr.GBRMonitor(x[:200])])
-            for decay in (0, 1e-4, 1e-3)}
-    ax = keras_gbr.plots.gbr_curves(runs)
+    monitor = keras_gbr.GBRMonitor(x_train[:8])
+    history = model.fit(x_train, y_train, epochs=3, callbacks=[monitor], verbose=0)
+    ax = keras_gbr.plots.gbr_curves({"plain": history})
     ax.figure.savefig("gbr.png")
     ```
 
     Reference:
-        Li, Chen & Yang, figures 1 and 3.
+        Li, Chen & Yang 2021, "Generalization Bound Regularizer: A Unified Perspective for
+        Understanding Weight Decay", Chinese Journal of Computers, figures 1
+        and 3.
     """
     canvas.check_axes(ax)
     table = as_runs(runs)
@@ -86,9 +89,9 @@ def learning_curves(runs: Runs, metric: str = "accuracy", ax: "Axes | None" = No
     """Draws a metric over epochs on the training data, dashed, and on the validation data.
 
     Args:
-        runs: What `model.fit` returned, or several by labels; see `gbr_curves`.
-        metric: A name in the logs, such as `"accuracy"` or `"loss"`. Runs that also have it
-            with `val_` before it have two curves.
+        runs: What `model.fit` returned, or several runs by label; see `gbr_curves`.
+        metric: A name in the logs, such as `"accuracy"` or `"loss"`. A run that also has the name
+            with `val_` in front has two curves.
         ax: See `gbr_curves`.
 
     Returns:
@@ -101,12 +104,15 @@ def learning_curves(runs: Runs, metric: str = "accuracy", ax: "Axes | None" = No
     Example:
 
     ```python
-    history = model.fit(x, y, validation_data=(x_val, y_val), epochs=20)
-    keras_gbr.plots.learning_curves(history, "loss")
+    history = model.fit(
+        x_train, y_train, validation_data=(x_val, y_val), epochs=2, verbose=0
+    )
+    ax = keras_gbr.plots.learning_curves(history, "loss")
     ```
 
     Reference:
-        Li, Chen & Yang, figure 2.
+        Li, Chen & Yang 2021, "Generalization Bound Regularizer: A Unified Perspective for
+        Understanding Weight Decay", Chinese Journal of Computers, figure 2.
     """
     canvas.check_axes(ax)
     table = as_runs(runs)
@@ -129,7 +135,7 @@ def learning_curves(runs: Runs, metric: str = "accuracy", ax: "Axes | None" = No
 
 
 def _runs_and_styles(ax: "Axes", hues: dict[str, Any], has_validation: bool) -> None:
-    """A legend of the colours of runs and, where there are two, of the styles of lines."""
+    """Draws a legend of the colours of the runs, and of the line styles if there are two."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=hue, label=label) for label, hue in hues.items() if label]
@@ -146,7 +152,7 @@ def _draw(ax: "Axes", curve: Curve, **options: Any) -> None:
 
 
 def _finish(ax: "Axes", metric: str, curves: Iterable[Curve]) -> None:
-    """The axes of a figure over epochs: names, scale and ticks."""
+    """Sets names, scale and ticks of the axes of a figure over epochs."""
     from matplotlib import ticker
 
     values = np.concatenate([values for _, values in curves])
@@ -155,7 +161,7 @@ def _finish(ax: "Axes", metric: str, curves: Iterable[Curve]) -> None:
     elif len(values) and values.min() > 0 and values.max() >= _DECADE * values.min():
         ax.set_yscale("log")
         if values.max() < _DECADE**3 * values.min():
-            # Powers of ten alone would be one or two ticks.
+            # Powers of ten would give only one or two ticks.
             ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_formatter(ticker.NullFormatter())

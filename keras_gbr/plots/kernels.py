@@ -13,7 +13,7 @@ from keras_gbr.plots import canvas
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Share of the room of a layer that its bars take, and inches a bar.
+# The share of the space of a layer that its bars fill, and the inches per bar.
 _FILLED = 0.8
 _INCHES = 0.16
 
@@ -23,11 +23,11 @@ def kernel_norms(
 ) -> "Axes":
     """Draws the Frobenius norm of the kernel that each layer of a model computes with.
 
-    Under `ENC` that is the root of alpha. Bars are grouped by the names of the layers, which
+    Under `ENC` each is the root of alpha. Bars are grouped by the names of the layers, which
     `apply_enc` keeps.
 
     Args:
-        models: A built model, or several by labels.
+        models: A built model, or a dict of built models by label.
         ax: The `matplotlib.axes.Axes` to draw on, or `None` for a new figure.
 
     Returns:
@@ -35,13 +35,13 @@ def kernel_norms(
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: `models` holds something else, a model without kernels, or nothing; or `ax`
-            is no `Axes`.
+        ValueError: `models` is empty, holds something else or a model without kernels; or `ax` is
+            not an `Axes`.
 
     Example:
 
     ```python
-    keras_gbr.plots.kernel_norms({"plain": model, "ENC": keras_gbr.apply_enc(model)})
+    ax = keras_gbr.plots.kernel_norms({"plain": model, "ENC": keras_gbr.apply_enc(model)})
     ```
     """
     canvas.check_axes(ax)

@@ -32,22 +32,23 @@ def loss_landscape(
 ) -> "Axes":
     r"""Draws the loss around one input, along its gradient and a random direction.
 
-    The plane is $x + a u + b v$: u is the gradient of the loss at x, v a random direction, both
-    of length 1 and orthogonal. The loss is the compiled one of that sample alone, in inference
-    mode. A network that reacts little to its input has a flat picture. The model is not changed.
+    The plane is $x + a u + b v$: $u$ points along the gradient of the loss at $x$, $v$ along a
+    random direction. Both have length 1, and they are orthogonal. The loss is the compiled loss of
+    that one sample, in inference mode. A network that reacts little to its input gives a flat
+    picture. The model is not changed.
 
     Args:
         model: A compiled and built model of one floating-point input.
         x: Array `(1, ...)`, a batch of one sample such as `x_test[:1]`.
         y: Its label: an array `(1, ...)`, or a list or dict of them, as the loss takes it.
-        radius: The largest a and b: Euclidean length, in the unit of the input.
-        resolution: Points along each direction.
-        batch_size: Points at a time; bounds the memory, does not change the result.
+        radius: The largest $a$ and $b$: a Euclidean length, in the unit of the input.
+        resolution: Number of points along each direction.
+        batch_size: Points at a time. It bounds the memory and does not change the result.
         seed: Seed of the random direction.
         ax: The `matplotlib.axes.Axes` to draw on, or `None` for a new figure.
 
     Returns:
-        The `Axes`, with filled contours and x marked in the middle.
+        The `Axes`, with filled contours and a mark at `x`, in the middle.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -57,7 +58,7 @@ def loss_landscape(
     Example:
 
     ```python
-    keras_gbr.plots.loss_landscape(model, x_test[:1], y_test[:1])
+    ax = keras_gbr.plots.loss_landscape(model, x_val[:1], y_val[:1], resolution=5)
     ```
     """
     canvas.check_axes(ax)
@@ -84,7 +85,7 @@ class Plane:
         v: A random direction orthogonal to `u`, of length 1.
         offsets: The values of a and of b, array `(resolution,)`.
         losses: The loss at x + a u + b v, array `(b, a)`.
-        loss: That at x.
+        loss: The loss at x.
     """
 
     u: np.ndarray
@@ -103,7 +104,7 @@ def loss_plane(
     batch_size: int = 128,
     seed: int = 0,
 ) -> Plane:
-    """What `loss_landscape` draws; see there for the arguments and errors."""
+    """The numbers that `loss_landscape` draws; see there for the arguments and errors."""
     radius = check.number("radius", radius, exclusive=True)
     resolution = check.integer("resolution", resolution, minimum=2)
     batch_size = check.integer("batch_size", batch_size)

@@ -1,4 +1,4 @@
-"""What `fit` recorded of one run or of several: values by epoch."""
+"""The values by epoch that `fit` recorded, of one run or of several."""
 
 from collections.abc import Mapping
 from numbers import Real
@@ -21,11 +21,11 @@ _MISSING = ("", "NA")
 
 
 def as_runs(runs: Any) -> dict[str, Run]:
-    """Runs by their labels.
+    """Runs by label.
 
     Args:
-        runs: A `keras.callbacks.History` or a dict of lists, which gets an empty label; or a
-            dict of them, by strings or numbers.
+        runs: A run, that is a `keras.callbacks.History` or a dict of lists, which gets an empty
+            label; or a dict of runs by strings or numbers.
 
     Raises:
         ValueError: `runs` is something else, or empty.
@@ -49,15 +49,15 @@ def values_by_epoch(label: str, run: Run, metric: str) -> tuple[np.ndarray, np.n
     """The finite values of a metric and their epochs, counted from 1.
 
     Args:
-        label: Of the run, for errors.
-        run: See `as_runs`. Its "epoch", if there, counts from 0.
+        label: The label of the run, for errors.
+        run: See `as_runs`. Its "epoch", if it has one, counts from 0.
         metric: The name in the logs.
 
     Returns:
         Two arrays of the same length.
 
     Raises:
-        ValueError: The run has no such metric, what it has is not a number for each epoch.
+        ValueError: The run has no such metric, or not one number per epoch.
     """
     name = f"runs[{label!r}]" if label else "runs"
     if metric not in run:

@@ -1,34 +1,52 @@
-"""Wrapping the layers of a model."""
+"""Wraps the layers of a model."""
 
+import functools
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_gbr import _checks as check
 from keras_gbr._keras.layer_tree import all_layers, check_built, comes_with_keras
-from keras_gbr.kernels import check_start, kernels_of
-from keras_gbr.layers.equal_norm import ENC, check_shape
+from keras_gbr.kernels import kernels_of
+from keras_gbr.layers.equal_norm import ENC, check_kernel
 from keras_gbr.layers.regularized import Regularized
 from keras_gbr.layers.reparametrized import Reparametrized
 from keras_gbr.regularizers import resolved
 from keras_gbr.surgery.clone import clone
 from keras_gbr.surgery.rebuild import rebuilt
-from keras_gbr.surgery.selection import (
-    LayerChange,
-    Layers,
-    cannot_change,
-    selected,
-    undeclared,
-)
+from keras_gbr.surgery.selection import Layers, cannot_change, is_unwrapped, selected
 from keras_gbr.training.model import GBRMixin, GBRModel
 
-# Outputs this much smaller, at most, are said to vanish.
+# Outputs that shrink by more than this factor are said to vanish.
 _VANISHING = 1e-6
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
+
+def _without_dry_run(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, with an error that names `list_kernels` for those who pass `dry_run`."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if "dry_run" in kwargs:
+            raise check.error(
+                f"`{function.__name__}` has no argument `dry_run`. Call "
+                "`keras_gbr.list_kernels(model, layers)` for a list of the kernels, with those "
+                "that are refused or left alone.",
+                "dry_run",
+                kwargs["dry_run"],
+            )
+        return function(*args, **kwargs)
+
+    return call
+
+
+@_without_dry_run
 def apply_enc(
     model: keras.Model,
     layers: Layers = None,
@@ -36,42 +54,39 @@ def apply_enc(
     per_filter: bool = True,
     center: bool = True,
     learnable_alpha: bool = False,
-    dry_run: bool = False,
-) -> keras.Model | list[LayerChange]:
-    """A new model, in which each layer with a kernel is inside an `ENC`.
+) -> keras.Model:
+    """Makes a new model in which each layer with a kernel is inside an `ENC`.
 
-    Each layer is wrapped as a whole and keeps its name, weights and `trainable` flag, and so
-    does the model. The given model is not touched, and shares nothing with the new one. That is
-    not compiled.
+    Each layer is wrapped as a whole. Layers and model keep their names, weights and `trainable`
+    flags. The given model is not touched and shares nothing with the new one. The new model is not
+    compiled.
 
-    A functional or sequential model has the class of the given one, so a `GBRModel` stays one.
-    If that class has a constructor of its own, as the tasks and backbones of KerasHub have, it
-    comes back as a `keras.Model` (a `GBRModel` if it has the mixin) with the same inputs and
-    outputs, without the methods and attributes of the class.
+    A functional or sequential model keeps its class, so a `GBRModel` stays one. A class with a
+    constructor of its own, such as the tasks and backbones of KerasHub, becomes a `keras.Model` (a
+    `GBRModel` if it has the mixin) with the same inputs and outputs, without the methods and
+    attributes of the class.
 
-    A subclassed model is made anew from its configuration, with the layers in its attributes
-    replaced. Its constructor knows nothing of that: save its weights, and load them into a model
-    that the same call has made.
+    A subclassed model is made anew from its configuration, and the layers in its attributes are
+    replaced. Its constructor does not know of that. So save its weights, not the model, and load
+    them into a model that the same call has made.
 
     Args:
         model: A built model: functional, sequential, or a subclassed one that Keras can copy
             (`get_config`). Models in it are changed as well.
         layers: Which layers: a function of a layer, a name, or a list of names. A name stands
-            for every layer of that name, of a model in the model too; "encoder/dense" is the
-            one in `encoder`, "encoder" all in it. By default all that have a kernel and are not
-            wrapped, the classifier and embeddings included. A kernel of norm 1 makes small
-            outputs: follow the classifier by batch normalisation, or leave it out. A layer with a
-            kernel whose filters have one entry, such as a recurrent one on a univariate series,
-            is left alone with `center`; `dry_run` says so.
+            for every layer of that name, also in nested models; "encoder/dense" is the one in
+            `encoder`, "encoder" is every layer in it. By default all layers that have a kernel and
+            are not wrapped, the classifier and embeddings included. A kernel of norm 1 makes small
+            outputs: put batch normalisation behind the classifier, or leave it out. With `center`
+            a layer is left alone if a kernel has filters of one entry, as a recurrent layer on a
+            univariate series has. `list_kernels` shows what is left alone, and why.
         alpha: See `ENC`.
         per_filter: See `ENC`.
         center: See `ENC`.
         learnable_alpha: See `ENC`.
-        dry_run: Whether to return a list of what would be changed, instead of a model; after that
-            what would be left alone, though it has a kernel or may have one, with the reason.
 
     Returns:
-        The new model, or a list of `LayerChange`.
+        The new model.
 
     Raises:
         ValueError: The model is not built or cannot be copied; `layers` chooses nothing or
@@ -82,54 +97,53 @@ def apply_enc(
     Example:
 
     ```python
-    model = keras.applications.ResNet50(weights=None, classes=10)
-    model = keras_gbr.apply_enc(model, layers=lambda layer: layer.name != "predictions")
+    constrained = keras_gbr.apply_enc(model, layers=lambda layer: layer.name != "logits")
+    assert isinstance(constrained.get_layer("conv"), keras_gbr.ENC)
+    assert isinstance(constrained.get_layer("logits"), keras.layers.Dense)
     ```
 
     Reference:
-        Li, Chen & Yang, "Generalization Bound Regularizer: A Unified Perspective for
-        Understanding Weight Decay", equations 20 to 23.
+        Li, Chen & Yang 2021, "Generalization Bound Regularizer: A Unified Perspective for
+        Understanding Weight Decay", Chinese Journal of Computers, equations 20
+        to 23.
     """
 
     def wrap(layer: keras.Layer, name: str) -> keras.Layer:
         return ENC(layer, alpha, per_filter, center, learnable_alpha, name=name)
 
-    def check(layer: keras.Layer) -> None:
+    def check_layer(layer: keras.Layer) -> None:
         for kernel in kernels_of(layer):
-            check_start(kernel, center)
-            check_shape(kernel, per_filter, center)
+            check_kernel(kernel, per_filter, center)
 
-    result = _wrapped(model, layers, wrap, _is_unwrapped, dry_run, check)
-    if isinstance(result, keras.Model):
-        _warn_of_small_outputs(result)
+    result = _wrapped(model, layers, wrap, is_unwrapped, check_layer)
+    _warn_of_small_outputs(result)
     return result
 
 
-def apply_regularizer(
-    model: keras.Model, regularizer: Any, layers: Layers = None, dry_run: bool = False
-) -> keras.Model | list[LayerChange]:
-    """A new model, in which a regularizer is added to each kernel.
+@_without_dry_run
+def apply_regularizer(model: keras.Model, regularizer: Any, layers: Layers = None) -> keras.Model:
+    """Makes a new model in which a regularizer is added to each kernel.
 
-    It is added to the one that a kernel has. Biases and normalisations have none. In layers that
-    are wrapped already, such as by `ENC`, it sees the raw kernels. All else is as for
-    `apply_enc`.
+    A kernel keeps the regularizer that it has. Biases and normalisations get none. In layers that
+    are wrapped already, such as by `ENC`, the raw kernels are regularized. Everything else is as
+    for `apply_enc`.
 
     Args:
         model: See `apply_enc`.
         regularizer: See `Regularized`.
-        layers: See `apply_enc`. By default all that have a kernel.
-        dry_run: See `apply_enc`.
+        layers: See `apply_enc`. By default all layers that have a kernel.
 
     Returns:
-        The new model, or a list of `LayerChange`.
+        The new model.
 
     Raises:
-        ValueError: As `apply_enc`, or `regularizer` is none.
+        ValueError: As `apply_enc`, or `regularizer` is not a regularizer.
 
     Example:
 
     ```python
-    model = keras_gbr.apply_regularizer(model, keras_gbr.Spectral(0.01))
+    regularized = keras_gbr.apply_regularizer(model, keras_gbr.Spectral(0.01))
+    assert len(regularized.losses) == len(keras_gbr.list_kernels(model))
     ```
     """
     regularizer = resolved("regularizer", regularizer)
@@ -137,7 +151,7 @@ def apply_regularizer(
     def wrap(layer: keras.Layer, name: str) -> keras.Layer:
         return Regularized(layer, regularizer, name=name)
 
-    return _wrapped(model, layers, wrap, lambda layer: True, dry_run)
+    return _wrapped(model, layers, wrap, lambda layer: True)
 
 
 def _wrapped(
@@ -145,24 +159,22 @@ def _wrapped(
     layers: Layers,
     wrap: Callable[[keras.Layer, str], keras.Layer],
     takes: Callable[[keras.Layer], bool],
-    dry_run: bool,
-    check: Callable[[keras.Layer], None] = lambda layer: None,
-) -> keras.Model | list[LayerChange]:
-    """The model with its chosen layers wrapped, or what would be done.
+    check_layer: Callable[[keras.Layer], None] = lambda layer: None,
+) -> keras.Model:
+    """The model with its chosen layers wrapped.
 
-    `check` refuses a layer whose kernels cannot be changed to any use. By default such a layer
-    is left alone; one that is chosen is an error.
+    `check_layer` refuses a layer whose kernels would become useless. By default such a layer is
+    left alone; a chosen one is an error.
     """
     check_built(model)
-    places, left = {}, []
+    places = {}
     for place in selected(model, layers, takes):
         try:
-            check(place.layer)
+            check_layer(place.layer)
             places[id(place.layer)] = place
         except ValueError as error:
             if layers is not None:
                 raise cannot_change(place, error) from error
-            left.append(place.change(str(error)))
 
     def change(layer: keras.Layer) -> tuple[keras.Layer, keras.Layer]:
         copy = clone(layer)
@@ -173,16 +185,11 @@ def _wrapped(
         except ValueError as error:
             raise cannot_change(places[id(layer)], error) from error
 
-    if dry_run:
-        for place in places.values():
-            change(place.layer)  # for what it refuses
-        changes = [place.change() for place in places.values()]
-        return [*changes, *left, *(undeclared(model) if layers is None else ())]
     return rebuilt(model, change, _class_for)
 
 
 def _warn_of_small_outputs(model: keras.Model) -> None:
-    """Says so where kernels of norm 1 make outputs that vanish, as in VGG16."""
+    """Warns if kernels of norm 1 make outputs that vanish, as in VGG16."""
     parts = all_layers(model)
     if any("Normalization" in type(part).__name__ for part in parts):
         return
@@ -194,7 +201,7 @@ def _warn_of_small_outputs(model: keras.Model) -> None:
                     float(np.linalg.norm(ops.convert_to_numpy(ops.copy(each))))
                     for each in (raw.variable, kernel)
                 )
-                # A kernel of zeros is one that its author wants to start there.
+                # The author of a kernel of zeros wants it to start there.
                 shrinkage *= new / old if old else 1.0
     if shrinkage < _VANISHING:
         warnings.warn(
@@ -202,16 +209,12 @@ def _warn_of_small_outputs(model: keras.Model) -> None:
             f"outputs smaller by a factor of about {shrinkage:.0e}. Put a normalisation behind the "
             "layers, give a larger `alpha` (twice the number of filters is what initialisers make "
             "it), or leave layers out with `layers=`.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
-def _is_unwrapped(layer: keras.Layer) -> bool:
-    return not any(isinstance(part, Reparametrized) for part in all_layers(layer))
-
-
 def _class_for(model: keras.Model, plain: type) -> type:
-    """The class of a model if that is made as the plain one is, else the nearest."""
+    """The class of a model if it has the constructor of the plain class, else the nearest one."""
     constructor = next(cls for cls in type(model).__mro__ if "__init__" in vars(cls))
     if constructor is GBRModel or comes_with_keras(constructor):
         return type(model)

@@ -1,4 +1,4 @@
-"""Copies of single layers and operations, by the first way that gives a true one."""
+"""Copies single layers and operations, by the first way that gives a true copy."""
 
 import inspect
 import warnings
@@ -22,20 +22,20 @@ Edit = Callable[[dict[str, Any]], dict[str, Any]]
 def clone(
     layer: keras.Layer, edit: Edit = dict, replace: Callable[[Any], Any] = lambda part: part
 ) -> keras.Layer:
-    """A new layer that computes the same, its weights aside.
+    """A new layer that computes the same, apart from its weights.
 
-    It is made by the first of these ways that gives one like the old: `from_config` or the
-    constructor with its configuration, Keras' serialization, the arguments of the constructor
-    as Keras remembers them, and a copy of the object itself, part by part. That is built and
-    has the weights, too.
+    It is made in the first of these ways that gives a true copy: `from_config` or the constructor
+    with its configuration; Keras' serialization; the arguments of the constructor as Keras
+    remembers them; a copy of the object itself, part by part. The last is built and has the
+    weights too.
 
     Args:
         layer: The layer.
-        edit: Takes the configuration, gives the one to use.
+        edit: Takes the configuration, returns the one to use.
         replace: As `edit`, for the objects that the layer holds.
 
     Raises:
-        ValueError: None of the ways gives one.
+        ValueError: No way gives a true copy.
     """
     errors = []
     for way in (_from_config, _from_functions, _reserialized, _from_constructor):
@@ -90,7 +90,7 @@ def _from_config(layer: keras.Layer, edit: Edit) -> keras.Layer:
 
 
 def _from_functions(layer: keras.Layer, edit: Edit) -> keras.Layer:
-    """By the constructor, for `from_config` that takes no functions but serialized ones."""
+    """By the constructor, where `from_config` takes only serialized functions."""
     config = _config(layer)
     lambdas = _lambdas(layer, config)
     if not lambdas:
@@ -100,7 +100,7 @@ def _from_functions(layer: keras.Layer, edit: Edit) -> keras.Layer:
 
 def _reserialized(layer: keras.Layer, edit: Edit) -> keras.Layer:
     with warnings.catch_warnings():
-        # Keras refuses to make it from that, and rightly: it would lose its globals.
+        # Keras rightly refuses to make a layer from that: the function would lose its globals.
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
         serialized = keras.saving.serialize_keras_object(layer)
     config = _taken(type(layer), _unbuilt(edit(serialized["config"])))
@@ -109,7 +109,7 @@ def _reserialized(layer: keras.Layer, edit: Edit) -> keras.Layer:
 
 
 def _from_constructor(layer: keras.Layer, edit: Edit) -> keras.Layer:
-    """By the arguments that Keras remembers, numbers and strings alone."""
+    """By the arguments that Keras remembers, which are only numbers and strings."""
     arguments = constructor_arguments(layer)
     if arguments is None:
         raise TypeError("the constructor takes more than numbers and strings")
@@ -119,7 +119,8 @@ def _from_constructor(layer: keras.Layer, edit: Edit) -> keras.Layer:
 def _taken(cls: type, config: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that a constructor takes.
 
-    Keras adds these to every configuration, and not every constructor takes them.
+    Keras adds `name`, `trainable` and `dtype` to every configuration, but not every constructor
+    takes them.
     """
     parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
@@ -153,7 +154,7 @@ def _check_is_new(old: keras.Layer, new: keras.Layer) -> None:
 def _unbuilt(config: Any) -> Any:
     """A configuration by which no layer is built before it is called.
 
-    Keras builds layers that have no `build` of their own without the layers inside them.
+    Keras would build a layer without a `build` of its own, but not the layers inside it.
     """
     if isinstance(config, (list, tuple)):
         return type(config)(_unbuilt(part) for part in config)
@@ -167,7 +168,7 @@ def _unbuilt(config: Any) -> Any:
 
 
 def _own_objects(layer: keras.Layer) -> dict[str, Any]:
-    """The user's classes and functions in a layer, by which Keras finds unregistered ones."""
+    """The user's classes and functions in a layer, so that Keras finds the unregistered ones."""
     parts = all_layers(layer)
     held = [value for part in parts for value in vars(part).values()]
     functions = [value for value in held if _is_function(value)]
@@ -177,13 +178,13 @@ def _own_objects(layer: keras.Layer) -> dict[str, Any]:
 
 def _config(layer: keras.Layer) -> dict[str, Any]:
     with warnings.catch_warnings():
-        # A `lambda` in a file is unsafe to load; here it stays in the process.
+        # A `lambda` in a file is unsafe to load. This one stays in the process.
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
         return layer.get_config()
 
 
 def _lambdas(layer: keras.Layer, config: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a layer that are functions without a name, which none can be found by."""
+    """The arguments of a layer that are unnamed functions, which cannot be looked up by name."""
     held = {key: stored(layer, key) for key in config}
     return {
         key: value

@@ -1,4 +1,4 @@
-"""Whether the copy of a layer is like it: no class is bound to describe all of itself."""
+"""Checks that the copy of a layer is like it: `get_config` may leave something out."""
 
 import warnings
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from keras_gbr._keras.transparent import Transparent, unwrapped
 
 SIMPLE = (bool, int, float, str, type(None))
 KNOWN = ("keras", "keras_gbr")
-# Names are set by whoever asks for a copy, the rest by Keras.
+# The caller sets the name of a copy, Keras the others.
 NO_SETTINGS = ("name", "built", "use_cudnn", "build", "quantize", "call")
 
 
 class UnlikeError(ValueError):
-    """A copy differs from what it was made from."""
+    """A copy differs from its original."""
 
 
 def is_custom(layer: keras.Layer) -> bool:
-    """Whether code that is not Keras' own has a say in what a copy of a layer is."""
+    """Whether a layer holds layers or settings from outside of Keras and this package."""
     parts = all_layers(layer)
     return any(_is_own(part) for part in parts) or any(
         _is_own(value) for part in parts for value in vars(part).values() if _is_object(value)
@@ -29,7 +29,7 @@ def is_custom(layer: keras.Layer) -> bool:
 
 
 def check_like(old: keras.Layer, new: keras.Layer, again: Callable[[], keras.Layer]) -> None:
-    """Compares a copy with its original: settings, and shapes of variables once both are built.
+    """Compares a copy with its original: the settings and, once both are built, the shapes.
 
     Args:
         old: A layer.

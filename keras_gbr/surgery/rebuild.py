@@ -1,4 +1,4 @@
-"""Building a model a second time, out of other layers."""
+"""Builds a model a second time, from other layers."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,8 @@ from keras_gbr.surgery import subclassed
 from keras_gbr.surgery.clone import clone
 from keras_gbr.surgery.state import copy_own_state, copy_state
 
-# Takes a layer of the old model. Gives the one to put in its place, and which part of that
-# takes over its state; neither is built.
+# Takes a layer of the old model. Returns the layer to put in its place, and the part of that layer
+# to which the state is copied. Neither is built.
 Change = Callable[[keras.Layer], tuple[keras.Layer, keras.Layer]]
 
 
@@ -22,10 +22,10 @@ def rebuilt(
     """A new model with the graph, names, weights and flags of another one.
 
     Args:
-        model: A built model. It is not touched, and shares nothing with the result.
+        model: A built model. It is not touched and shares nothing with the result.
         change: See `Change`. It is called once for each layer, not for models.
         class_for: Takes a functional or sequential model and its plain class, `keras.Model` or
-            `keras.Sequential`; gives the class of the new one.
+            `keras.Sequential`; returns the class of the new model.
 
     Raises:
         ValueError: The model is not built, or Keras cannot copy it or one of its layers.
@@ -38,7 +38,7 @@ def rebuilt(
 
 
 class _Rebuild:
-    """The new layers and models by the old ones: what is shared stays shared."""
+    """The new layers and models by the old ones. Shared layers stay shared."""
 
     def __init__(self, change: Change, class_for: Callable[[keras.Model, type], type]) -> None:
         self.change = change
@@ -49,7 +49,7 @@ class _Rebuild:
         self.owners: dict[int, keras.Layer] = {}
 
     def operation(self, old: keras.Operation) -> keras.Operation:
-        """The new one in place of a layer, a model or an operation on tensors."""
+        """The replacement of a layer, a model or an operation on tensors."""
         if id(old) not in self.done:
             self.done[id(old)] = self._made(old)
         return self.done[id(old)]
@@ -71,8 +71,8 @@ class _Rebuild:
 
     def _graph(self, old: keras.Model) -> keras.Model:
         inputs = keras.tree.map_structure(_same_input, old.input)
-        # `clone_model` would compile the copy of a compiled model, and needs the constructor
-        # of a functional one: it gets one of the same layers that has both.
+        # `clone_model` compiles the copy of a compiled model and needs the constructor of a
+        # functional one. So it gets a plain, uncompiled model of the same layers.
         twin = keras.Model(old.input, old.output, name=old.name)
         new = keras.models.clone_model(twin, input_tensors=inputs, clone_function=self.operation)
         cls = self.class_for(old, keras.Model)
@@ -80,7 +80,7 @@ class _Rebuild:
 
     def _stack(self, old: keras.Sequential) -> keras.Sequential:
         stack = [self.operation(layer) for layer in old.layers]
-        # There are none where the input is no single tensor.
+        # There are none if the input is not a single tensor.
         inputs = [_same_input(tensor) for tensor in getattr(old, "inputs", ())]
         new = self.class_for(old, keras.Sequential)([*inputs, *stack], name=old.name)
         if not inputs:
@@ -93,7 +93,7 @@ class _Rebuild:
             if owner is not layer:
                 raise check.error(
                     f"Layers {owner.name!r} and {layer.name!r} must not hold the same variable "
-                    f"{variable.path!r}: their copies would each get one of their own. Build "
+                    f"{variable.path!r}: each of their copies would get its own. Build "
                     "the model with one of the two in code.",
                     "layer",
                     layer,
@@ -118,7 +118,7 @@ class _Rebuild:
 
 
 def _build(old: keras.Layer, new: keras.Layer) -> None:
-    """Builds a layer that no call has built, from the shapes that the old one was built with."""
+    """Builds a layer that no call has built, from the shapes that the old layer was built with."""
     try:
         new.build_from_config(old.get_build_config())
     except Exception as error:
@@ -128,5 +128,5 @@ def _build(old: keras.Layer, new: keras.Layer) -> None:
 
 
 def _same_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
-    """A new input like that of a model, under the name of its input layer."""
+    """A new input like an input of a model, with the name of its input layer."""
     return clone(producer(tensor).operation).output

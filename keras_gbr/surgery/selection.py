@@ -1,4 +1,4 @@
-"""Which layers of a model an operation is about."""
+"""Selects the layers of a model that are changed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,40 +7,11 @@ from typing import Any
 import keras
 
 from keras_gbr import _checks as check
-from keras_gbr._keras.layer_tree import walk
-from keras_gbr.kernels import kernels_of, undeclared_weights
+from keras_gbr._keras.layer_tree import all_layers, walk
+from keras_gbr.kernels import kernels_of
+from keras_gbr.layers.reparametrized import Reparametrized
 
 Layers = Callable[[keras.Layer], bool] | str | Sequence[str] | None
-
-
-@dataclass(frozen=True)
-class LayerChange:
-    """A layer that an operation on a model changes or leaves alone, as `dry_run=True` lists it.
-
-    Attributes:
-        path: The name of the layer, after those of the nested models that it is in: "conv1",
-            "encoder/dense".
-        layer: The name of its class.
-        kernels: Name and shape of each of its kernels.
-        left_alone: Why the layer is not changed, empty if it is.
-
-    Example:
-
-    ```python
-    for change in keras_gbr.apply_enc(model, dry_run=True):
-        print(change)  # conv1 (Conv2D): kernel (3, 3, 3, 64)
-    ```
-    """
-
-    path: str
-    layer: str
-    kernels: tuple[tuple[str, tuple[int, ...]], ...]
-    left_alone: str = ""
-
-    def __str__(self) -> str:
-        kernels = ", ".join(f"{name} {shape}" for name, shape in self.kernels)
-        reason = f"; left alone: {self.left_alone}" if self.left_alone else ""
-        return f"{self.path} ({self.layer}): {kernels}{reason}"
 
 
 @dataclass(frozen=True)
@@ -56,30 +27,12 @@ class Place:
 
     @property
     def refusal(self) -> ValueError | None:
-        """Why the kernels of the layer are none to be changed."""
+        """Why the kernels of the layer cannot be changed."""
         try:
             kernels_of(self.layer)
         except ValueError as error:
             return error
         return None
-
-    def change(self, left_alone: str = "") -> LayerChange:
-        """What `dry_run=True` says of the layer, with the reason if it is not changed."""
-        kernels = [(raw.name, tuple(raw.variable.shape)) for raw in kernels_of(self.layer)]
-        return LayerChange(self.paths[0], type(self.layer).__name__, tuple(kernels), left_alone)
-
-
-def undeclared(model: keras.Model) -> list[LayerChange]:
-    """The layers of a model with weights that may be kernels and are not known as such."""
-    reason = (
-        "made with `add_weight`; if they are kernels, declare them in the class of the layer, "
-        '`gbr_kernels = {"weight": -1}`, with the axes of their filters'
-    )
-    return [
-        LayerChange(place.paths[0], type(place.layer).__name__, tuple(weights), reason)
-        for place in _places(model)
-        if place.refusal is None and (weights := undeclared_weights(place.layer))
-    ]
 
 
 def selected(
@@ -94,24 +47,42 @@ def selected(
         takes: Whether a layer can be changed.
 
     Raises:
-        ValueError: `layers` is none of these, chooses nothing, or names a layer that is not
+        ValueError: `layers` is of another type, chooses nothing, or names a layer that is not
             there or cannot be changed.
     """
-    places = _places(model)
+    chosen = candidates(model, layers)
     if layers is None:
-        chosen = [place for place in places if place.has_kernels and takes(place.layer)]
-    elif callable(layers) and not isinstance(layers, keras.Layer):
-        chosen = [place for place in places if place.has_kernels and layers(place.layer)]
-    else:
-        chosen = _named(places, layers)
-    if layers is not None and not chosen:
-        raise check.error("`layers` must choose a layer with a kernel.", "layers", layers)
+        chosen = [place for place in chosen if takes(place.layer)]
     for place in chosen:
         _check(place, takes)
     return chosen
 
 
-def _places(model: keras.Model) -> list[Place]:
+def candidates(model: keras.Model, layers: Layers) -> list[Place]:
+    """The layers with kernels that `layers` chooses, whether they can be changed or not.
+
+    Args:
+        model: A built model.
+        layers: See `selected`; `None` for every layer with a kernel.
+
+    Raises:
+        ValueError: `layers` is of another type, chooses nothing, or names a layer that is not
+            there.
+    """
+    places = places_of(model)
+    if layers is None:
+        return [place for place in places if place.has_kernels]
+    if callable(layers) and not isinstance(layers, keras.Layer):
+        chosen = [place for place in places if place.has_kernels and layers(place.layer)]
+    else:
+        chosen = _named(places, layers)
+    if not chosen:
+        raise check.error("`layers` must choose a layer with a kernel.", "layers", layers)
+    return chosen
+
+
+def places_of(model: keras.Model) -> list[Place]:
+    """The layers of a model and of the models in it, each once."""
     paths: dict[int, tuple[keras.Layer, list[str]]] = {}
     for path, layer in walk(model, _models_layers):
         if not isinstance(layer, keras.Model):
@@ -169,3 +140,8 @@ def cannot_change(place: Place, reason: ValueError) -> ValueError:
     return ValueError(
         f"Layer {place.paths[0]!r} cannot be changed; leave it out with `layers=`. {reason}"
     )
+
+
+def is_unwrapped(layer: keras.Layer) -> bool:
+    """Whether no kernel of a layer, or of a layer inside it, is replaced by a wrapper."""
+    return not any(isinstance(part, Reparametrized) for part in all_layers(layer))

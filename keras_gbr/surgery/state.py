@@ -1,4 +1,4 @@
-"""What a copy of a layer takes over: weights, random state, vocabularies and flags."""
+"""Copies the state of a layer: weights, random state, vocabularies and flags."""
 
 from collections.abc import Sequence
 from tempfile import TemporaryDirectory
@@ -17,19 +17,19 @@ from keras_gbr.layers.reparametrized import Reparametrized
 def copy_state(source: keras.Layer, target: keras.Layer) -> None:
     """Copies the state of a built layer, and of the layers inside it, to its copy.
 
-    Where `source` is a wrapper of this package and `target` the layer inside it, the kernels
-    become those that the wrapper computes with.
+    If `source` is a wrapper of this package and `target` the layer inside it, `target` gets the
+    kernels that the wrapper computes with.
 
     Args:
         source: A built layer.
-        target: A built layer of the same configuration, but for wrappers of this package.
+        target: A built layer of the same configuration, apart from wrappers of this package.
 
     Raises:
         ValueError: The two do not have the same layers and variables.
     """
     wrappers = [] if isinstance(target, Transparent) else wrappers_of(source)
     source = unwrapped(source) if wrappers else source
-    # The flag goes down to all inner layers, hence before theirs.
+    # The flag goes down to all inner layers, so it is set before theirs.
     target.trainable = all(layer.trainable for layer in (*wrappers, source))
     copy_own_state(source, target)
     for pair in _aligned(source, layers_of(source), layers_of(target)):
@@ -49,9 +49,9 @@ def copy_own_state(source: keras.Layer, target: keras.Layer) -> None:
         new.assign(ops.copy(old.value))
         if new.trainable != old.trainable:
             new.trainable = old.trainable
-    if hasattr(source, "use_cudnn"):  # no part of the configuration
+    if hasattr(source, "use_cudnn"):  # not in the configuration
         target.use_cudnn = source.use_cudnn
-    if hasattr(source, "save_assets"):  # a vocabulary that was adapted
+    if hasattr(source, "save_assets"):  # an adapted vocabulary
         with TemporaryDirectory() as folder:
             source.save_assets(folder)
             target.load_assets(folder)
@@ -60,9 +60,10 @@ def copy_own_state(source: keras.Layer, target: keras.Layer) -> None:
 
 
 def _matched(layer: keras.Layer, old: Sequence[Any], new: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """Variables by their names; in their order where two have the same name.
+    """Pairs variables by name, or by order if two have the same name.
 
-    Quantizing a layer, for one, leaves its variables in another order than building it so.
+    The order may differ: a layer that is quantized later has its variables in another order than
+    one that is built quantized.
     """
     by_name = {variable.name: variable for variable in new}
     if len(by_name) == len(new) and by_name.keys() == {variable.name for variable in old}:

@@ -1,4 +1,4 @@
-"""Back to plain Keras layers."""
+"""Turns a model back into plain Keras layers."""
 
 from typing import Any
 
@@ -14,16 +14,17 @@ from keras_gbr.training.model import GBRModel
 
 
 def strip(model: keras.Model) -> keras.Model:
-    """The same function out of plain Keras layers.
+    """Makes a new model of plain Keras layers that computes the same function.
 
-    Every wrapper of this package is replaced by the layer inside it, with the kernels that the
-    wrapper computed written into it once; a `GBRModel` becomes a `keras.Model`; regularizers
-    and constraints of this package are dropped. The result gives the same outputs at the speed
-    of a model that was plain from the start, and loads where this package is not installed.
+    Every wrapper of this package is replaced by the layer inside it, and the kernels that the
+    wrapper computed are written into that layer once. A `GBRModel` becomes a `keras.Model`.
+    Regularizers and constraints of this package are dropped. The result gives the same outputs,
+    is as fast as a model that was plain from the start, and loads where this package is not
+    installed.
 
-    Layer names, `trainable` flags and all other weights are kept. The given model is not
-    touched, and shares nothing with the result. That is not compiled: its optimizer would hold
-    the state of other variables.
+    Layer names, `trainable` flags and all other weights are kept. The given model is not touched
+    and shares nothing with the result. The result is not compiled: an optimizer would hold the
+    state of other variables.
 
     A subclassed model keeps its class, and needs this package if that class does.
 
@@ -32,7 +33,7 @@ def strip(model: keras.Model) -> keras.Model:
             (`get_config`). Models in it are stripped as well.
 
     Returns:
-        A new `keras.Model` or `keras.Sequential`; of a subclassed model, one of its class.
+        A new `keras.Model` or `keras.Sequential`; for a subclassed model, one of its class.
 
     Raises:
         ValueError: The model is not built, cannot be copied, or has a layer that creates a
@@ -41,7 +42,11 @@ def strip(model: keras.Model) -> keras.Model:
     Example:
 
     ```python
-    keras_gbr.strip(model).save("plain.keras")
+    constrained = keras_gbr.apply_enc(model)
+    plain = keras_gbr.strip(constrained)
+    plain.save("plain.keras")  # loads without keras_gbr
+    a, b = (each.predict(x_val, verbose=0) for each in (constrained, plain))
+    np.testing.assert_allclose(a, b, atol=1e-5)
     ```
     """
     return rebuilt(model, _plain, lambda model, plain: plain)
@@ -63,7 +68,7 @@ def _plain(layer: keras.Layer) -> tuple[keras.Layer, keras.Layer]:
 
 
 def _plain_object(value: Any) -> Any:
-    """What stands for a part of a layer once nothing of this package is left."""
+    """The replacement of a part of a layer, without anything of this package."""
     value = unwrapped(value)
     is_setting = isinstance(value, (keras.regularizers.Regularizer, keras.constraints.Constraint))
     is_of_package = type(value).__module__.split(".")[0] == __name__.split(".")[0]
@@ -71,7 +76,7 @@ def _plain_object(value: Any) -> Any:
 
 
 def _without_package(value: Any) -> Any:
-    """A configuration in which nothing of this package is left."""
+    """A configuration without anything of this package."""
     if isinstance(value, (list, tuple)):
         return type(value)(_without_package(part) for part in value)
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Putting other layers into a model with a `call` of its own."""
+"""Puts other layers into a model with a `call` of its own."""
 
 import warnings
 from collections.abc import Callable
@@ -14,10 +14,10 @@ Replace = Callable[[keras.Layer], keras.Layer]
 
 
 def check_class(model: keras.Model) -> None:
-    """Refuses a model that is made from a graph and yet has a `call` of its own.
+    """Refuses a model that is made from a graph but has a `call` of its own.
 
     Raises:
-        ValueError: `model` is one.
+        ValueError: `model` is such a model.
     """
     if is_built_from_graph(model):
         raise check.error(
@@ -35,7 +35,7 @@ def swapped(old: keras.Model, new: keras.Model, replace: Replace) -> keras.Model
     Args:
         old: A built model.
         new: Its copy, built or not.
-        replace: Takes a layer of `old`, gives the one that `new` gets.
+        replace: Takes a layer of `old`, returns the layer for `new`.
 
     Returns:
         `new`.
@@ -67,12 +67,12 @@ def swapped(old: keras.Model, new: keras.Model, replace: Replace) -> keras.Model
 
 
 def build_like(old: keras.Model, new: keras.Model) -> None:
-    """Builds a model as the one that it is a copy of was built, as far as Keras knows how.
+    """Builds a copy of a model as the original was built, as far as Keras noted that.
 
     Layers may be left unbuilt.
     """
     with warnings.catch_warnings():
-        # Keras warns where it cannot; the layers are built one by one then.
+        # Keras warns if it cannot. The layers are then built one by one.
         warnings.simplefilter("ignore")
         new.build_from_config(old.get_build_config())
     new.built = True

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_gbr._keras.stateless import NestedStatelessScope
 from keras_gbr.training.check_numerics import checked_values, not_finite
+from keras_gbr.training.first_step import no_numbers
 from keras_gbr.training.step import step_logs, step_loss
 
 # The key of the logs under which a compiled step returns what it found finite.
@@ -27,12 +28,14 @@ class TrainerState:
         count: The number of updates so far, if `counted` is the current array of it.
         counted: The array that holds the number of updates, after the last step.
         compiled_numbers: The live numbers that a custom train step was compiled with.
+        is_first: Whether the next step is the first one.
     """
 
     checked: list[str] = field(default_factory=list)
     count: int = 0
     counted: Any = None
     compiled_numbers: list[float] | None = None
+    is_first: bool = True
 
 
 class _State(NamedTuple):
@@ -166,8 +169,12 @@ def _run(model: Any, step: Callable[..., Any], state: Any, data: Any) -> tuple[A
 
     Raises:
         FloatingPointError: `check_numerics` has found a number that is not finite.
+        ValueError: The gradient of the first step is not finite, while loss and penalties are.
     """
     is_training = len(state) == len(_State._fields)
+    is_first = is_training and bool(model.penalties) and model._trainer_state.is_first
+    # The step consumes the state before it.
+    before = jax.tree.map(jnp.copy, state) if is_first else state
     try:
         if is_training:
             data = _step_data(model, step, _State(*state), data)
@@ -175,6 +182,8 @@ def _run(model: Any, step: Callable[..., Any], state: Any, data: Any) -> tuple[A
     except Exception:
         _restore(model, state)
         raise
+    if is_first:
+        _check_first_step(model, _State(*before), _State(*after), logs)
     if is_training:
         _count(model, _State(*after))
     finite = logs.pop(_FINITE, None) if isinstance(logs, dict) else None
@@ -183,6 +192,25 @@ def _run(model: Any, step: Callable[..., Any], state: Any, data: Any) -> tuple[A
     # The step has consumed the state before it. The state after it is equal.
     _restore(model, after)
     raise FloatingPointError(not_finite(model._trainer_state.checked[int(jnp.argmin(finite))]))
+
+
+def _check_first_step(model: Any, before: _State, after: _State, logs: Any) -> None:
+    """Undoes the first step if it makes weights NaN or infinite, see `first_step.FirstStep`."""
+    model._trainer_state.is_first = False
+    changes = zip(
+        model.trainable_variables,
+        before.trainable_variables,
+        after.trainable_variables,
+        strict=True,
+    )
+    ruined = [
+        variable.path
+        for variable, old, new in changes
+        if jnp.isfinite(old).all() and not jnp.isfinite(new).all()
+    ]
+    if ruined and all(jnp.isfinite(value).all() for value in jax.tree.leaves(logs)):
+        _restore(model, before)
+        raise no_numbers(ruined)
 
 
 def _step_data(model: Any, step: Callable[..., Any], state: _State, data: Any) -> Any:

@@ -206,7 +206,11 @@ class GBRMixin(EvaluatesLess, Trainer):
         return function
 
     def without_penalties(self, logs: dict[str, Any]) -> dict[str, Any]:
-        """Logs without the metrics of the penalties."""
+        """Logs without the metrics of the penalties.
+
+        Args:
+            logs: Values by the names of metrics.
+        """
         names = {penalty.name for penalty in self._compile_penalties.penalties}
         return {name: value for name, value in logs.items() if name not in names}
 

@@ -99,14 +99,3 @@ def test_ctc_is_refused_by_its_name(mode):
     model.compile("sgd", keras.losses.CTC(), penalties=[gbr.InputGradient(0.1)], **mode)
     with pytest.raises(ValueError, match=r"A penalty needs second derivatives.* of loss 'ctc'"):
         model.fit(np.ones((2, 6, 4)), np.array([[1, 2], [2, 0]]), verbose=0)
-
-
-@pytest.mark.parametrize("mode", [EAGER, GRAPH], ids=str)
-def test_a_first_step_whose_gradient_is_no_number_is_undone(mode):
-    model = network_of(lambda x: tf.nn.relu(0 * x) ** 1.5 + x)
-    model.compile("sgd", "mse", penalties=[gbr.InputGradient(0.1)], **mode)
-    before = [v.numpy() for v in model.variables]
-    with pytest.raises(ValueError, match=r"but their gradient is not.*Received: gradients of"):
-        model.fit(np.ones((4, *FLAT)), np.ones((4, 2)), verbose=0)
-    for old, new in zip(before, model.variables, strict=True):
-        np.testing.assert_array_equal(old, new)

@@ -78,7 +78,7 @@ def test_the_attack_moves_every_pixel_by_the_sign_of_the_loss_gradient(monkeypat
     network.compile(loss=logits_loss())
     rng = np.random.default_rng(0)
     images, labels = rng.random((10, 3, 4, 1)).astype("float32"), rng.integers(0, 3, 10)
-    classifier = load("compare_attack", monkeypatch).Classifier(network, 3)
+    classifier = load("common.attack", monkeypatch).Classifier(network, 3)
     moved = FastGradientMethod(classifier, eps=0.2, batch_size=4).generate(images, labels)
 
     def losses(x):
@@ -118,7 +118,7 @@ def test_what_needs_tensorflow_says_so(script, monkeypatch, capsys):
 
 
 def test_a_missing_package_is_named_with_the_way_to_install_it(monkeypatch):
-    tools = load("example_tools", monkeypatch)
+    tools = load("common.tools", monkeypatch)
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     message = r"^some.py: error: the package 'no_such_package' .*pip install .*\[jax,examples\]"
     with pytest.raises(SystemExit, match=message), tools.quiet_imports("examples/some.py"):
@@ -126,7 +126,7 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(monkeypatch):
 
 
 def test_data_of_tfds_without_tensorflow_are_refused_with_the_way_to_install_it(monkeypatch):
-    data = load("compare_data", monkeypatch)
+    data = load("common.images", monkeypatch)
     monkeypatch.setattr(data, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install tensorflow. Received: 'cifar10'"):
         data.load("cifar10")

@@ -105,7 +105,7 @@ def like(reference, image, neighbours):
 
 
 def test_precision_and_recall_by_their_definition(monkeypatch):
-    report = load("gan_report", monkeypatch)
+    report = load("common.gan_report", monkeypatch)
     rng = np.random.default_rng(0)
     real, generated = rng.standard_normal((30, 4)), 1.0 + 0.7 * rng.standard_normal((30, 4))
     expected = (

@@ -54,10 +54,10 @@ def test_every_kernel_is_wrapped_at_the_first_call(block, count, symbolic):
     assert sum(weight.regularizer is not None for weight in regularized.weights) == 2
 
 
-def test_the_dry_run_lists_them():
+def test_they_are_listed():
     model = keras.Sequential([keras.Input((4,)), Half(name="half")])
-    (change,) = gbr.apply_enc(model, dry_run=True)
-    assert change.kernels == (("first/kernel", (4, 3)), ("second/kernel", (3, 2)))
+    (listed,) = gbr.list_kernels(model)
+    assert listed.kernels == (("first/kernel", (4, 3)), ("second/kernel", (3, 2)))
 
 
 class Own(layers.Layer):
@@ -81,8 +81,8 @@ def test_a_kernel_that_its_author_declares_is_replaced():
     used = centred / np.linalg.norm(centred, axis=1, keepdims=True) / np.sqrt(3)
     np.testing.assert_allclose(outputs, x @ used.T, atol=1e-6)
     model = keras.Sequential([keras.Input((4,)), Own(name="own")])
-    (change,) = gbr.apply_enc(model, dry_run=True)
-    assert change.kernels == (("weight", (3, 4)),)
+    (listed,) = gbr.list_kernels(model)
+    assert listed.kernels == (("weight", (3, 4)),)
     Own.gbr_kernels, before = {"weights_": 0}, Own.gbr_kernels
     try:
         with pytest.raises(ValueError, match=r"`gbr_kernels` .*Received: gbr_kernels="):

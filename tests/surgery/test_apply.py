@@ -108,17 +108,29 @@ def test_the_given_model_is_untouched():
     assert model.compiled
 
 
-def test_a_dry_run_lists_the_changes_and_makes_none():
-    changes = gbr.apply_enc(image_model(), dry_run=True)
-    assert sorted(change.path for change in changes) == sorted(PATHS)
-    conv = next(change for change in changes if change.path == "conv")
-    assert conv == gbr.LayerChange("conv", "Conv2D", (("kernel", (3, 3, 2, 4)),))
+def test_kernels_are_listed_by_layer():
+    listed = gbr.list_kernels(image_model())
+    assert sorted(each.path for each in listed) == sorted(PATHS)
+    assert not any(each.left_alone or each.refused for each in listed)
+    conv = next(each for each in listed if each.path == "conv")
+    assert conv == gbr.LayerKernels("conv", "Conv2D", (("kernel", (3, 3, 2, 4)),))
     assert str(conv) == "conv (Conv2D): kernel (3, 3, 2, 4)"
-    wrapped = gbr.apply_enc(image_model(), layers="conv")
-    assert len(gbr.apply_enc(wrapped, dry_run=True)) == 4
-    assert len(gbr.apply_regularizer(wrapped, "l2", dry_run=True)) == 5
-    with pytest.raises(ValueError, match="`alpha` must be a finite number"):
-        gbr.apply_enc(image_model(), alpha=-1, dry_run=True)
+
+
+def test_wrapped_layers_are_listed_as_left_alone():
+    listed = gbr.list_kernels(gbr.apply_enc(image_model(), layers="conv"))
+    assert len(listed) == 5
+    (conv,) = [each for each in listed if each.left_alone]
+    assert (conv.path, conv.layer, conv.refused) == ("conv", "ENC", "")
+    assert conv.kernels == (("conv/kernel", (3, 3, 2, 4)),)
+    assert str(conv).endswith("left alone: It is wrapped already, or holds a wrapped layer.")
+
+
+@pytest.mark.parametrize("act", [gbr.apply_enc, lambda m, **k: gbr.apply_regularizer(m, "l2", **k)])
+@pytest.mark.parametrize("value", [True, False])
+def test_the_argument_of_the_past_is_refused_with_what_took_its_place(act, value):
+    with pytest.raises(ValueError, match=r"no argument `dry_run`.*keras_gbr\.list_kernels"):
+        act(image_model(), dry_run=value)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +145,8 @@ def test_a_dry_run_lists_the_changes_and_makes_none():
     ],
 )
 def test_layers_are_chosen_by_name_and_by_function(chosen, paths):
-    changes = gbr.apply_enc(image_model(), layers=chosen, dry_run=True)
-    assert sorted(change.path for change in changes) == sorted(paths)
+    listed = gbr.list_kernels(image_model(), chosen)
+    assert sorted(each.path for each in listed) == sorted(paths)
     assert len(squared_norms(gbr.apply_enc(image_model(), layers=chosen))) == 5
 
 
@@ -153,7 +165,8 @@ def test_layers_are_chosen_by_name_and_by_function(chosen, paths):
     ],
 )
 def test_a_choice_of_nothing_is_refused(chosen, message):
-    for act in (gbr.apply_enc, lambda *a, **k: gbr.apply_regularizer(*a[:1], "l2", **k)):
+    regularize = lambda *a, **k: gbr.apply_regularizer(*a[:1], "l2", **k)  # noqa: E731
+    for act in (gbr.apply_enc, regularize, gbr.list_kernels):
         with pytest.raises(ValueError, match=message):
             act(image_model(), layers=chosen)
 
@@ -175,6 +188,10 @@ def test_layers_that_a_wrapper_refuses_are_named_and_can_be_left_out():
     stack[0].lora_kernel_b.assign(batch((2, 3)))
     stack[1].quantize("int8")
     x = batch((2, 4))
+    lora, quantized, plain = gbr.list_kernels(model)
+    assert "must not have LoRA enabled" in lora.refused
+    assert "must not be quantized" in quantized.refused
+    assert plain.refused == lora.left_alone == ""
     for act in (gbr.apply_enc, lambda *a, **k: gbr.apply_regularizer(*a, "l2", **k)):
         for name in ("lora", "quantized"):
             with pytest.raises(ValueError, match=rf"'{name}' cannot be changed; leave it out"):
@@ -187,10 +204,17 @@ def test_layers_that_a_wrapper_refuses_are_named_and_can_be_left_out():
             assert_equal(old, new)
     assert_same(gbr.strip(changed), model, x, rtol=0)
     normalised = keras.Sequential(
-        [keras.Input((4,)), layers.SpectralNormalization(layers.Dense(2), name="spectral")]
+        [
+            keras.Input((4,)),
+            layers.SpectralNormalization(layers.Dense(2, name="inner"), name="spectral"),
+        ]
     )
     with pytest.raises(ValueError, match="'spectral' cannot be changed; leave it out"):
-        gbr.apply_enc(normalised, dry_run=True)
+        gbr.apply_enc(normalised)
+    (spectral,) = gbr.list_kernels(normalised)
+    assert spectral.kernels == (("inner/kernel", (4, 2)),)
+    assert "`layer` must be a Dense" in spectral.refused
+    assert "; refused: " in str(spectral)
 
 
 def test_a_regularizer_is_added_to_the_raw_kernels_alone():
@@ -386,14 +410,14 @@ class Declared(Made):
     gbr_kernels = {"weight": -1}  # noqa: RUF012
 
 
-def test_the_dry_run_lists_weights_that_may_be_kernels():
+def test_weights_that_may_be_kernels_are_listed():
     model = keras.Sequential([keras.Input((4,)), Made(name="made"), layers.Dense(2, name="dense")])
-    dense, made = gbr.apply_enc(model, dry_run=True)
+    dense, made = gbr.list_kernels(model)
     assert (dense.path, dense.left_alone) == ("dense", "")
     assert (made.path, made.kernels) == ("made", (("weight", (4, 3)),))
     assert "gbr_kernels" in str(made)
     model = keras.Sequential([keras.Input((4,)), Declared(name="made"), layers.Dense(2)])
-    assert [change.left_alone for change in gbr.apply_enc(model, dry_run=True)] == ["", ""]
+    assert [change.left_alone for change in gbr.list_kernels(model)] == ["", ""]
 
 
 def stack(normalised=False):

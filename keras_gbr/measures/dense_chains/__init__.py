@@ -1,1 +1,1 @@
-"""Measures of chains of dense layers, for which there are closed forms."""
+"""Measures of chains of dense layers, which have closed forms."""

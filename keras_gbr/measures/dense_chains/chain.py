@@ -1,4 +1,4 @@
-"""Recognising a chain of dense layers: the networks that the bounds of the theory are about."""
+"""Recognises chains of dense layers, the networks for which the bounds of the theory hold."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from keras_gbr._keras.transparent import unwrapped
 from keras_gbr.kernels import CONVOLUTIONS, check_plain
 from keras_gbr.layers.reparametrized import Reparametrized
 
-# Layers that at inference pass every number on, if perhaps to another place.
+# Layers that at inference only move numbers to other places.
 REARRANGING = (
     *(layers.Flatten, layers.Reshape, layers.Permute, layers.Identity, layers.InputLayer),
     *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
     *(layers.AlphaDropout, layers.GaussianDropout, layers.GaussianNoise),
     layers.ActivityRegularization,
 )
-# Layers that are an activation; each works on one sample alone.
+# Layers that are an activation. Each works on one sample at a time.
 ACTIVATIONS = (
     *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU),
     layers.Softmax,
@@ -53,7 +53,7 @@ class Link:
     Attributes:
         path: Its name, after those of the nested models that it is in.
         layer: The layer, without a wrapper.
-        kernel: `None`, or of a dense layer the kernel `(inputs, units)` that it computes with.
+        kernel: The kernel `(inputs, units)` that a dense layer computes with; `None` for others.
     """
 
     path: str
@@ -66,10 +66,10 @@ class Link:
 
 
 def dense_chain(model: keras.Model) -> list[Link]:
-    """The layers of a model that is a chain of dense layers, in the order they compute in.
+    """The layers of a model that is a chain of dense layers, in the order of computation.
 
-    Between the dense layers, bare or in wrappers of this package, there may be activations and
-    layers that rearrange their input, or are not active at inference.
+    The dense layers may be in wrappers of this package. Between them there may be activations, and
+    layers that rearrange their input or do nothing at inference.
 
     Args:
         model: A built model.
@@ -78,7 +78,7 @@ def dense_chain(model: keras.Model) -> list[Link]:
         `Link`s, at least one of them dense.
 
     Raises:
-        ValueError: The model is not built or is no such chain.
+        ValueError: The model is not built or is not such a chain.
     """
     check_built(model)
     links = [_link(path, layer) for path, layer in _layers(model, "")]
@@ -142,7 +142,7 @@ def _operations(model: keras.Model, prefix: str) -> list[Any]:
 
 
 def _broken(call: Producer) -> str:
-    """Why a call of a layer is no link of a chain, empty if it is."""
+    """Why a call of a layer is not a link of a chain; empty if it is."""
     if not call.inputs:
         return "it does not depend on the input"
     if len(call.inputs) > 1:
@@ -154,12 +154,12 @@ def _link(path: str, layer: Any) -> Link:
     kernel = None
     if isinstance(layer, Reparametrized):
         kernel = next(iter(layer.kernels.values()))
-        # A wrapper of something else than a dense layer is refused as what it wraps.
+        # If it does not wrap a dense layer, the wrapped layer is refused below.
         layer = unwrapped(layer)
     if isinstance(layer, layers.Dense) and type(layer).call is layers.Dense.call:
         check_plain(layer)
         return Link(path, layer, layer.kernel if kernel is None else kernel)
-    # Not of a class derived from one: it may do something else.
+    # The exact class: a derived one may do something else.
     if type(layer) not in (*REARRANGING, *ACTIVATIONS):
         raise refused(path, layer, _reason(layer))
     return Link(path, layer)

@@ -29,6 +29,15 @@ class GradientTransfer:
         layer_left: Array `(samples, layers)`, the left side of each layer.
         layer_right: Array `(samples, layers)`, the squared norm of the gradient by the kernel
             and the bias of each layer.
+
+    Example:
+
+    ```python
+    mlp = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(1)])
+    sides = keras_gbr.measures.gradient_transfer(mlp, np.ones((5, 4)))
+    assert sides.layer_left.shape == (5, len(sides.layers)) == (5, 2)
+    assert sides.left.shape == sides.right.shape == (5,)
+    ```
     """
 
     layers: tuple[str, ...]
@@ -37,7 +46,7 @@ class GradientTransfer:
 
     @property
     def left(self) -> np.ndarray:
-        """The left side of each sample, `(samples,)`."""
+        """The left side of each sample, array `(samples,)`."""
         return self.layer_left.sum(axis=1)
 
     @property
@@ -57,43 +66,46 @@ def gradient_transfer(
     $$\|\nabla_x f\|^2 \sum_l \frac{1 + \|h_l\|^2}{\|W_l\|_2^2 \, \|\nabla_x h_l\|_2^2}
     \le \|\nabla_\theta f\|^2 ,$$
 
-    with spectral norms of matrices. For with $\delta_l = \nabla_{z_l} f$ the gradient by the
-    kernel is $h_l \delta_l^T$ and that by the bias $\delta_l$, so that layer $l$ has $(1 +
-    \|h_l\|^2) \|\delta_l\|^2$ of the right side; and $\nabla_x f = (\nabla_x h_l)^T W_l
-    \delta_l$, so that $\|\nabla_x f\| \le \|\nabla_x h_l\|_2 \|W_l\|_2 \|\delta_l\|$. It
-    therefore holds layer by layer, for every activation. In a layer without bias the 1 is
-    missing on both sides. Where $W_l$ or $\nabla_x h_l$ is zero, so is $\nabla_x f$, and the
+    with spectral norms of matrices. Proof: let $\delta_l = \nabla_{z_l} f$. The gradient by the
+    kernel is $h_l \delta_l^T$ and that by the bias is $\delta_l$, so the part of layer $l$ in the
+    right side is $(1 + \|h_l\|^2) \|\delta_l\|^2$. And $\nabla_x f = (\nabla_x h_l)^T W_l
+    \delta_l$, so $\|\nabla_x f\| \le \|\nabla_x h_l\|_2 \|W_l\|_2 \|\delta_l\|$. The
+    inequality therefore holds layer by layer, for every activation. In a layer without bias the 1
+    is missing on both sides. Where $W_l$ or $\nabla_x h_l$ is zero, so is $\nabla_x f$, and the
     left side is 0.
 
-    Kernels, and gradients by them, are those that the layers compute with: under `ENC` the
-    normalised ones. Layers that are not trainable count too. Numbers are in the precision of
-    the weights, and so is the inequality.
+    Kernels are those that the layers compute with, and gradients are by them: under `ENC`, by the
+    normalised kernels. Layers that are not trainable count too. Numbers have the precision of the
+    weights, and the inequality holds up to that.
 
     Args:
         model: A built model: a sequential, functional or nested chain of `Dense` layers, see
             `weight_bound`, with any activations.
         x: As `gbr` takes it.
-        y: Labels, if `x` is no dataset. With labels $f$ is the compiled loss of each sample
-            alone; without, the output, which must be one unit.
-        batch_size: Samples at a time; bounds the memory, does not change the result.
+        y: Labels, if `x` is not a dataset. With labels $f$ is the compiled loss of each single
+            sample. Without labels it is the output, which must be one unit.
+        batch_size: Samples at a time. It bounds the memory and does not change the result.
 
     Returns:
         A `GradientTransfer`.
 
     Raises:
         ValueError: A layer breaks the inequality, such as a convolution, which uses each weight
-            in many places; there are labels and the model is compiled without a loss; there
-            are none, and several outputs; or another argument is out of its range.
+            in many places; there are labels, but the model is compiled without a loss; there are
+            no labels, but several outputs; or another argument is out of its range.
 
     Example:
 
     ```python
-    sides = keras_gbr.measures.gradient_transfer(model, x_test, y_test)
-    sides.left.mean(), sides.right.mean()
+    mlp = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)])
+    mlp.compile("sgd", "mse")
+    sides = keras_gbr.measures.gradient_transfer(mlp, np.ones((5, 4)), np.zeros((5, 2)))
+    assert np.all(sides.left <= sides.right * (1 + 1e-5))
     ```
 
     Reference:
-        Dherin et al. 2021, "The Geometric Occam's Razor Implicit in Deep Learning".
+        Dherin, Munn & Barrett 2021, "The Geometric Occam's Razor Implicit in Deep Learning",
+        https://arxiv.org/abs/2111.15090.
     """
     data = Data(x, y, batch_size=batch_size)
     links = dense_chain(model)
@@ -135,7 +147,7 @@ def _weights(links: list[Link]) -> list[tuple[np.ndarray, float]]:
     """The kernel of each dense layer with its squared spectral norm."""
     matrices: list[np.ndarray] = [_float64(link.kernel) for link in links if link.is_dense]
     if _rearranges(_head(links)):
-        # Rotating the input changes no norm: the triangular factor does as well, and is small.
+        # A rotation of the input changes no norm, so the small triangular factor will do.
         matrices[0] = np.asarray(np.linalg.qr(matrices[0], mode="r"))
     return [(matrix, float(_squared_spectral_norms(matrix))) for matrix in matrices]
 
@@ -185,13 +197,13 @@ def _scalar(model: keras.Model, output: Any, y: Any) -> Any:
 
 
 class _Run:
-    """One pass through a chain, and what goes in and out of each dense layer.
+    """One pass through a chain, with the inputs and gradients of each dense layer.
 
     Attributes:
         blocks: Each dense layer with the layers between it and the next one.
         inputs: The input of each dense layer, `(samples, inputs)`.
         input_gradient: The gradient by the input of the chain, `(samples, ...)`.
-        deltas: The gradient by what each dense layer gives to its activation, `(samples, units)`.
+        deltas: The gradient by the pre-activations of each dense layer, `(samples, units)`.
     """
 
     def __init__(self, links: list[Link], x: Any, scalar: Callable[[Any], Any]) -> None:
@@ -225,12 +237,12 @@ class _Run:
 
         Args:
             index: The number of the dense layer.
-            before: The Jacobian `(samples, units, inputs)`, or `(units, inputs)` for all
-                samples, of what goes into the activation of the dense layer before, up to a
-                rotation of the inputs.
+            before: The Jacobian of the pre-activations of the dense layer before, up to a
+                rotation of the inputs: `(samples, units, inputs)`, or `(units, inputs)` for all
+                samples.
 
         Returns:
-            Array `(samples, outputs, inputs)`; `None` where it only rearranges.
+            Array `(samples, outputs, inputs)`; `None` if the input is only rearranged.
         """
         outputs = self.inputs[index].shape[1]
         if index == 0:
@@ -272,7 +284,7 @@ def _jacobians(function: Callable[[Any], Any], x: Any, outputs: int) -> np.ndarr
 
 
 def _squared_spectral_norms(matrices: np.ndarray | None) -> Any:
-    """Of a stack of matrices `(..., rows, columns)`; `None` stands for a rearrangement."""
+    """The squared norms of matrices `(..., rows, columns)`; `None` stands for a rearrangement."""
     if matrices is None:
         return 1.0
     transposed = np.swapaxes(matrices, -1, -2)

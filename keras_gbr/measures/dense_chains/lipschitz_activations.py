@@ -7,11 +7,11 @@ import keras
 import numpy as np
 from keras import activations, layers, ops
 
-# Those with a slope in -1 to 1 everywhere and no jump; the Jacobian of `softmax` has eigenvalues
-# in 0 to 1/2. Not among them: gelu (slope up to 1.13), silu (1.10), mish (1.09), selu (1.76),
+# Activations with a slope in -1 to 1 everywhere and no jump. The Jacobian of `softmax` has
+# eigenvalues in 0 to 1/2. Left out: gelu (slope up to 1.13), silu (1.10), mish (1.09), selu (1.76),
 # hard_silu (1.5), log_softmax (norm up to the root of the number of classes), exponential and glu
-# (unbounded), hard_shrink and threshold (they jump), and sparsemax (a projection in the paper,
-# but that of Keras jumps).
+# (unbounded), hard_shrink and threshold (they jump), and sparsemax (a projection in the paper, but
+# Keras' version jumps).
 _NAMES = (
     *("linear", "relu", "relu6", "leaky_relu", "elu", "celu", "softplus", "squareplus"),
     *("tanh", "hard_tanh", "tanh_shrink", "sigmoid", "hard_sigmoid", "log_sigmoid", "softsign"),

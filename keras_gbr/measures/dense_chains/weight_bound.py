@@ -11,11 +11,19 @@ from keras_gbr.measures.dense_chains.lipschitz_activations import is_nonexpansiv
 
 
 class WeightBound(NamedTuple):
-    r"""Bounds on the GBR of a model, each at least as large as the one before.
+    r"""Two bounds on the GBR of a model, as `weight_bound` returns them. The second is looser.
 
     Attributes:
         product: $\prod_l \|W_l\|_F^2$.
         mean_power: $(\frac 1L \sum_l \|W_l\|_F^2)^L$.
+
+    Example:
+
+    ```python
+    mlp = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "relu")])
+    product, mean_power = keras_gbr.measures.weight_bound(mlp)
+    assert product <= mean_power * (1 + 1e-6)
+    ```
     """
 
     product: float
@@ -32,9 +40,10 @@ def weight_bound(model: keras.Model) -> WeightBound:
     $$\|\partial f / \partial x\|_F^2 \le \prod_l \|W_l\|_F^2
     \le \Big(\frac 1L \sum_l \|W_l\|_F^2\Big)^L ,$$
 
-    the latter between geometric and arithmetic mean. The kernels are those that the layers
-    compute with: under `ENC` each has the squared norm alpha. The bound holds for the logits,
-    and for the probabilities as well, since the softmax and the sigmoid shorten distances.
+    where the last step is the inequality of geometric and arithmetic mean. The kernels are those
+    that the layers compute with: under `ENC` each has the squared norm alpha. The bound holds for
+    the logits. It also holds for the probabilities, since the softmax and the sigmoid shorten
+    distances.
 
     Args:
         model: A built model: a sequential, functional or nested chain of `Dense` layers, bare or
@@ -45,17 +54,22 @@ def weight_bound(model: keras.Model) -> WeightBound:
         A `WeightBound(product, mean_power)`, infinite where a float overflows.
 
     Raises:
-        ValueError: A layer breaks the bound. A convolution does, as its matrix is the unrolled
-            operator and not the kernel; so does a normalisation, whose scale is in no kernel.
+        ValueError: The model is not built, or a layer breaks the bound. A convolution does: its
+            matrix is the unrolled operator, not the kernel. So does a normalisation: its scale is
+            in no kernel.
 
     Example:
 
     ```python
-    keras_gbr.measures.weight_bound(model).product  # >= keras_gbr.measures.gbr(model, x)
+    stack = [keras.layers.Dense(8, "relu"), keras.layers.Dense(2)]
+    mlp = keras.Sequential([keras.Input((4,)), *stack])
+    x = np.random.default_rng(0).standard_normal((20, 4))
+    assert keras_gbr.measures.gbr(mlp, x) <= keras_gbr.measures.weight_bound(mlp).product
     ```
 
     Reference:
-        Li, Chen & Yang, equation 17.
+        Li, Chen & Yang 2021, "Generalization Bound Regularizer: A Unified Perspective for
+        Understanding Weight Decay", Chinese Journal of Computers, equation 17.
     """
     links = dense_chain(model)
     for link in links:

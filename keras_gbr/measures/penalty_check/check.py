@@ -1,4 +1,4 @@
-"""Whether a penalty has the right value, and trains with the slope of it."""
+"""Checks whether a penalty has the right value, and trains with its gradient."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,39 +34,40 @@ def check_penalty(
 ) -> PenaltyCheck:
     """Compares the gradients of penalties with central differences, layer by layer.
 
-    It is for models that one does not trust: an operation whose second derivative is wrong or
-    missing makes a penalty train with a wrong gradient. The value of each penalty on one batch,
-    in training mode, is differentiated as `fit` does, and by changing the weights of one layer
-    at a time: along the gradient, and along random directions. Every evaluation starts from the
-    same state, so that dropout draws the same units. The model is left as it was, bit for bit.
+    Use it for models that you do not trust: an operation whose second derivative is wrong or
+    missing makes a penalty train with a wrong gradient. The value of each penalty on one batch, in
+    training mode, is differentiated as `fit` does. The same slopes are computed from differences
+    of values, with the weights of one layer at a time changed along the gradient and along random
+    directions. Every evaluation starts from the same state, so dropout draws the same units. The
+    model is left as it was, bit for bit.
 
-    What the value is made of is compared with the plain model, called as Keras' own train step
-    calls it: the gradients that the penalty takes by the inputs and parameters, with differences
-    of the loss (or what else it takes gradients of) at moved inputs and weights; the outputs at
-    inputs that it moves; and the mean loss of the samples, with the compiled loss. These are
-    the last rows of the table, in parentheses. A model that stops a gradient on purpose has
-    other gradients than differences, and its rows there are off.
+    The parts of the value are compared with the plain model, called as Keras' own train step calls
+    it. They are the last rows of the table, in parentheses. The gradients that the penalty takes
+    by inputs and parameters are compared with differences at moved inputs and weights, of the loss
+    or of whatever else it differentiates. The outputs at moved inputs are compared with those of
+    the model, and the mean loss of the samples with the compiled loss. If a model stops a gradient
+    on purpose, its gradients are not differences, and these rows are off.
 
-    Differences are off by rounding and by the curvature. Both are estimated, from values that lie
-    close together and from a step twice as long, and an error is what is ten times larger. With
-    ReLU and max pooling a penalty jumps where a unit switches, which its gradient does not see:
-    such jumps count as noise, where they show. Rows with much of it ("noisy" in the table) tell
-    nothing. In double precision steps are short enough to be clear of both: build the model in
-    float64 to be sure. It shows errors of 1e-7; float32 those of about 1 % of smooth networks.
+    Differences have errors from rounding and from curvature. Both are estimated: from values that
+    lie close together, and from a step twice as long. Only what is ten times larger counts as an
+    error. With ReLU and max pooling a penalty jumps where a unit switches, and its gradient does
+    not contain the jump. Visible jumps count as noise. Rows with much noise ("noisy" in the table)
+    tell nothing. To be sure, build the model in float64: its short steps avoid both. It shows
+    errors of 1e-7; float32 shows errors of about 1 % in smooth networks.
 
-    The gradient of a penalty that holds something constant on purpose, by `stop_gradient`, is not
-    the slope of its value. What `penalty.constants(forward)` returns is computed once, with the
-    weights as they are, and is the same in all values that are compared.
+    A penalty may hold something constant on purpose, by `stop_gradient`. Its gradient is then not
+    the slope of its value. What `penalty.constants(forward)` returns is therefore computed once,
+    from the given weights, and used in all compared values.
 
     Args:
         model: A built model, compiled if a penalty needs the loss.
         x: One batch: array `(samples, ...)`, or a list or dict of arrays.
         y: Labels of the batch.
         sample_weight: Weights of the samples.
-        penalty: A penalty or a list of them; by default those that a `GBRModel` was compiled
-            with. Their weights have no role.
-        num_directions: Number of random directions for each layer, at least one.
-        step: Length of the change relative to the norm of the weights of the layer. By default
+        penalty: A penalty or a list of penalties; by default those that a `GBRModel` was compiled
+            with. Their weights do not matter.
+        num_directions: Number of random directions per layer, at least one.
+        step: Length of the change, relative to the norm of the weights of the layer. By default
             the cube root of the relative rounding of the penalty.
         seed: Seed of the directions.
         verbose: See `gbr`.
@@ -82,8 +83,9 @@ def check_penalty(
     Example:
 
     ```python
-    report = keras_gbr.measures.check_penalty(model, x[:8], y[:8])
-    assert report.ok(), str(report)
+    model.compile("sgd", loss, penalties=[keras_gbr.Jacobian(0.01)])
+    report = keras_gbr.measures.check_penalty(model, x_train[:8], y_train[:8])
+    assert report.ok(tolerance=0.05), str(report)
     ```
     """
     check_built(model)
@@ -115,7 +117,7 @@ def require(model: keras.Model, x: Any, y: Any, sample_weight: Any) -> None:
     """Refuses what `check_penalty` cannot check, before it takes its time.
 
     Raises:
-        ValueError: As `check_penalty`; what does not fit raises what Keras raises.
+        ValueError: As `check_penalty`. Data that do not fit raise the error of Keras.
     """
     check_built(model)
     _epsilon(model)

@@ -1,4 +1,4 @@
-"""Slopes by differences, how far they may be off, and by which step they tell most."""
+"""Slopes by differences: their possible errors, and the step that shows most."""
 
 import math
 from collections.abc import Callable
@@ -7,19 +7,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-# Points of the line that the rounding of a function is estimated on, and their distance as a part
-# of a step.
+# The number of points from which the rounding of a function is estimated, and their distance as a
+# part of a step.
 _NOISE_POINTS, _NOISE_PART = 12, 1 / 512
-# The median of the magnitudes of normal numbers of variance 1.
+# The median magnitude of normally distributed numbers with variance 1.
 _MEDIAN = 0.6745
-# The longest step, relative to what is moved, that rounding leads to.
+# The longest step that rounding leads to, relative to the length of what is moved.
 _LONGEST_STEP = 0.05
-# How many times the change from one step to one twice as long a slope may be off. Curvature
-# comes to a third of that change; one jump, where a unit switches, to twice.
+# The possible error of a slope, in units of its change when the step is doubled. Curvature makes a
+# third of that change; one jump, where a unit switches, makes twice as much.
 _SAFETY = 2.5
 # How many times larger than the noise a difference must be to count.
 _CLEAR = 10.0
-# How often a step is divided by how much, where the slopes disagree or the noise is above what.
+# Where the slopes disagree or the noise is above `_SHARP`, the step is divided by `_FINER`, at most
+# `_REFINEMENTS` times.
 _REFINEMENTS, _FINER, _SHARP = 7, 4, 0.02
 
 
@@ -33,19 +34,19 @@ class Measured(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether what the slopes differ by is not clear of the noise."""
+        """Whether the difference of the slopes is within the noise."""
         return self.difference <= _CLEAR * self.noise
 
     @property
     def error(self) -> float:
-        """By how much they differ, 0 if they agree."""
+        """The difference of the slopes, 0 if they agree."""
         return 0.0 if self.agrees else self.difference
 
 
 class _Step(NamedTuple):
     analytic: float
     numeric: float
-    # Of the numeric slope: from the curvature and rounding, and from the rounding alone.
+    # Errors of the numeric slope: from curvature and rounding together, and from rounding.
     noise: float
     rounding: float
 
@@ -53,12 +54,12 @@ class _Step(NamedTuple):
 def sharpest(
     slopes: Callable[[float], tuple[float, float]], step: float, rounding: float, typical: float
 ) -> Measured:
-    """The slopes along a direction, by the step that tells most.
+    """The slopes along a direction, by the step that shows most.
 
-    Where a function jumps, as that of a network of ReLUs does, many jumps within a step add up to
-    a slope that its gradient does not have, and that a step twice as long may have too. A
-    shorter one has fewer: its slope is another. A wrong gradient is as wrong by every step. So
-    what the slopes of shorter steps differ by, beyond their rounding, is noise of the longer.
+    A penalty on a network of ReLUs jumps. Many jumps within a step add up to a slope that the
+    gradient does not have, and a step twice as long may have the same slope. A shorter step has
+    fewer jumps and another slope. A wrong gradient is equally wrong for every step. So the
+    difference to the slopes of shorter steps, beyond their rounding, is noise of the longer step.
 
     Args:
         slopes: Takes a step; returns the slope by a central difference and by the gradient.
@@ -72,7 +73,7 @@ def sharpest(
         length = step / _FINER**refinement
         numeric, analytic = slopes(length)
         coarse, _ = slopes(2 * length)
-        # By chance kinks change a slope little from one step to the next, less so to the third.
+        # By chance kinks may hardly change a slope from one step to the next, but not twice.
         coarser = steps[-1].numeric if steps else slopes(4 * length)[0]
         from_rounding = 4 * rounding / length
         change = max(abs(numeric - coarse), abs(numeric - coarser) / 3)
@@ -85,7 +86,7 @@ def sharpest(
 
 
 def _judged(steps: list[_Step], index: int, typical: float) -> Measured:
-    """What a step says, in the light of the shorter ones after it."""
+    """The result of a step, given those of the shorter steps after it."""
     this = steps[index]
     jumps = [abs(this.numeric - s.numeric) - s.rounding for s in steps[index + 1 :]]
     noise = max([this.noise, *jumps])
@@ -96,21 +97,20 @@ def _judged(steps: list[_Step], index: int, typical: float) -> Measured:
 
 
 def _uncertainty(found: Measured) -> tuple[bool, float]:
-    # NaN is the largest error, and no step is better than the first.
+    # NaN counts as the largest error.
     return math.isnan(found.difference), found.noise
 
 
 def noise_line(nominal: float) -> np.ndarray:
-    """The places on a line of the points that rounding is estimated on, from a step."""
+    """The places on a line of the points from which rounding is estimated."""
     return nominal * _NOISE_PART * np.arange(_NOISE_POINTS)
 
 
 def step_for(values: Any, epsilon: float, step: float | None) -> tuple[float, float]:
-    """The rounding of a function, and the step of differences that goes with it.
+    """The rounding of a function, and the step of differences that fits it.
 
-    The third differences of values on a short line are nearly free of what is smooth; of
-    independent errors with variance s^2 they have the variance 20 s^2. Their median is free of
-    single jumps, too.
+    The third differences of values on a short line hardly contain the smooth part. Independent
+    errors of variance s^2 give them the variance 20 s^2. Single jumps do not move their median.
 
     Args:
         values: Values at the points of `noise_line`.

@@ -57,7 +57,7 @@ class Slopes:
         return value(self.model, self.penalty, self.batch, self.constants)
 
     def _gradients(self) -> dict[int, np.ndarray]:
-        """The gradient of the penalty by each weight, by the identity of the weight."""
+        """The gradient of the penalty by each weight, under the `id` of the weight."""
         try:
             found = compiled(self._recorded_gradients, self.model)()
         except LookupError as error:
@@ -103,7 +103,7 @@ class Slopes:
     def compared(
         self, penalty: str, path: str, variables: list[Any], rng: np.random.Generator, count: int
     ) -> Comparison:
-        """The slopes by the variables of a layer, where they differ most.
+        """The slopes by the variables of a layer, along the direction where they differ most.
 
         Args:
             penalty: Name of the penalty.
@@ -137,7 +137,7 @@ class Slopes:
         """The slope along a direction by a central difference, and by the gradient."""
         high, above = self._at(variables, direction, step)
         low, below = self._at(variables, direction, -step)
-        # By what the weights were changed, not by what they should: they are rounded.
+        # By the actual change of the weights, which are rounded.
         rise = sum(
             np.sum(self.gradients[id(variable)] * (upper - lower))
             for variable, upper, lower in zip(variables, above, below, strict=True)

@@ -1,4 +1,4 @@
-"""What a penalty is made of, against the plain model: its gradients, outputs and losses."""
+"""Compares the parts of a penalty with the plain model: its gradients, outputs and losses."""
 
 from collections.abc import Callable
 from functools import partial
@@ -33,17 +33,17 @@ PARAMETERS = "(gradient by the parameters)"
 INPUTS = "(gradient by the inputs)"
 OUTPUTS = "(outputs at moved inputs)"
 LOSS = "(loss)"
-# The most that outputs and losses may differ by, in spacings of numbers at 1.
+# The largest difference of outputs and losses that is rounding, in spacings of numbers at 1.
 _ROUNDINGS = 2.0**10
 _MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
 
 class _Observed(ForwardPass):
-    """A forward pass that notes which gradients and outputs are taken from it.
+    """A forward pass that records the gradients and outputs that a penalty takes from it.
 
     Attributes:
-        claims: Triples: where a gradient was taken, the function of the outputs, the gradient.
-        moved: Pairs of outputs at moved inputs: as the pass has them, and as the model.
+        claims: Triples: the place of a gradient, the function of the outputs, the gradient.
+        moved: Pairs of outputs at moved inputs: those of the pass, and those of the model.
     """
 
     claims: list[tuple[str, Any, list[Any]]]
@@ -82,8 +82,8 @@ def _place(at: Any) -> str:
 class Plain:
     """The parts of one penalty on one batch, by the package and by the plain model.
 
-    The plain model is called as a train step of Keras calls it, on the batch and the weights as
-    they are, or moved a little: no gradient is taken of it.
+    The plain model is called as a train step of Keras calls it, on the batch and the weights, as
+    given or moved a little. No gradient of it is taken.
 
     Args:
         model: The model.
@@ -127,7 +127,7 @@ class Plain:
         return rows + [self._equal(name, *pair) for name, pair in pairs if pair is not None]
 
     def _observed(self) -> tuple[_Observed, Callable[..., Any]]:
-        """The penalty on a pass, and the plain model from the state that the pass began with."""
+        """The penalty on a pass, and the plain model in the state before that pass."""
         x, y, sample_weight = self.batch
         model, at = self.model, self.penalty.at
         start = [(variable, ops.copy(variable.value)) for variable in model.variables]
@@ -259,9 +259,9 @@ def _slope(
 
 
 def _is_mean(model: keras.Model, outputs: list[Any]) -> bool:
-    """Whether the compiled loss of a batch is the mean of those of its samples.
+    """Whether the compiled loss of a batch is the mean of the losses of its samples.
 
-    It is not where a loss is summed, or a mask leaves out entries.
+    It is not if a loss is summed, or a mask leaves out entries.
     """
     losses = [loss for loss in keras.tree.flatten(model.loss) if loss is not None]
     losses = [keras.losses.get(loss) for loss in losses]

@@ -1,4 +1,4 @@
-"""What a comparison of gradients with differences found."""
+"""The result of a comparison of gradients with differences."""
 
 import math
 from collections.abc import Sequence
@@ -7,22 +7,31 @@ from typing import NamedTuple
 
 from keras_gbr.measures.penalty_check.differences import Measured
 
-# What is called noisy: then ten times the noise, which no error is seen below, is a fifth.
+# Rows above this are called noisy: no error below ten times the noise, a fifth, is seen in them.
 _NOISY = 0.02
 
 
 class Comparison(NamedTuple):
-    """The slope of a penalty along a change of the weights of one layer, or of what it is made of.
+    """One row of a `PenaltyCheck`: two slopes along a change of the weights of one layer.
 
     Attributes:
         penalty: Name of the penalty.
-        layer: Path of the layer: "conv1", "encoder/dense". In `PenaltyCheck.parts` what is
-            compared, in parentheses.
-        analytic: The slope by the gradient that training takes.
-        numeric: The slope by central differences.
-        noise: How far `numeric` may be off, relative to the larger of the two.
-        error: By how much the two differ, relative to the larger of the two; 0 if that is
-            less than ten times the noise.
+        layer: Path of the layer: "conv1", "encoder/dense". In `PenaltyCheck.parts` the compared
+            part, in parentheses.
+        analytic: The slope from the gradient that training uses.
+        numeric: The slope from central differences.
+        noise: The possible error of `numeric`, relative to the larger of the two slopes.
+        error: The difference of the slopes, relative to the larger of the two; 0 if it is less
+            than ten times the noise.
+
+    Example:
+
+    ```python
+    model.compile("sgd", loss, penalties=[keras_gbr.Jacobian(0.01)])
+    row = keras_gbr.measures.check_penalty(model, x_train[:8], y_train[:8]).rows[0]
+    assert isinstance(row, keras_gbr.measures.Comparison)
+    assert row.penalty == "jacobian"
+    ```
     """
 
     penalty: str
@@ -42,7 +51,7 @@ def largest_error(penalty: str, layer: str, slopes: Sequence[Measured]) -> Compa
         slopes: Those along each direction.
     """
     rows = [Comparison(penalty, layer, *each[:3], each.error) for each in slopes]
-    # NaN is the largest error.
+    # NaN counts as the largest error.
     return max(rows, key=lambda row: (math.isnan(row.error), row.error, -row.noise))
 
 
@@ -52,10 +61,20 @@ class PenaltyCheck:
 
     Attributes:
         rows: A `Comparison` for each penalty and layer.
-        reasons: What is known of the causes, such as an operation without second derivative.
-        parts: What the values of the penalties are made of, against the plain model: a
-            `Comparison` for each place that a penalty takes gradients at, such as "(gradient by
-            the inputs)", for the outputs at inputs that it moves, and for the loss.
+        reasons: Known causes of errors, such as an operation without second derivative.
+        parts: The parts of the values against the plain model: a `Comparison` for each place where
+            a penalty takes gradients, such as "(gradient by the inputs)", for the outputs at moved
+            inputs, and for the loss.
+
+    Example:
+
+    ```python
+    model.compile("sgd", loss, penalties=[keras_gbr.InputGradient(0.1)])
+    report = keras_gbr.measures.check_penalty(model, x_train[:8], y_train[:8])
+    print(report)
+    assert report.ok(report.max_error)
+    assert report.off(report.max_error) == []
+    ```
     """
 
     rows: tuple[Comparison, ...]
@@ -68,15 +87,23 @@ class PenaltyCheck:
         return max(row.error for row in (*self.rows, *self.parts))
 
     def ok(self, tolerance: float = 1e-3) -> bool:
-        """Whether no error is above `tolerance`."""
+        """Whether no error is above `tolerance`.
+
+        Args:
+            tolerance: The largest relative error that is right.
+        """
         return not self.off(tolerance)
 
     def off(self, tolerance: float = 1e-3) -> list[Comparison]:
-        """The rows and parts whose error is above `tolerance`."""
+        """The rows and parts whose error is above `tolerance`.
+
+        Args:
+            tolerance: See `ok`.
+        """
         return [row for row in (*self.rows, *self.parts) if not row.error <= tolerance]
 
     def __str__(self) -> str:
-        """A table, with a word on what is off, or too noisy to tell."""
+        """A table that marks the rows that are off, or too noisy to tell."""
         header = ("penalty", "layer", "analytic", "numeric", "noise", "error", "")
         off = self.off()
         cells = [header, *(_cells(row, row in off) for row in (*self.rows, *self.parts))]

@@ -5,9 +5,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from compare_data import Data
 
 import keras_gbr as gbr
+from common.images import Data
 
 BATCH_SIZE = 128
 LEARNING_RATE = 0.1

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import example_tools
 import matplotlib
 import numpy as np
-from example_tools import aligned, write_whole
+
+from common import tools
+from common.tools import aligned, write_whole
 
 matplotlib.use("Agg")
 
@@ -68,7 +69,7 @@ def write_csv(rows: list[Row], path: Path) -> None:
             line[column], line[f"{column}_spread"] = pair
         lines.append(line)
 
-    example_tools.write_csv(lines, path)
+    tools.write_csv(lines, path)
 
 
 def write_figure(rows: list[Row], title: str, epsilon: float, path: Path) -> None:

@@ -5,9 +5,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from example_tools import write_whole
 from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import NearestNeighbors
+
+from common.tools import write_whole
 
 matplotlib.use("Agg")
 

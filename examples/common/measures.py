@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 from art.attacks.evasion import FastGradientMethod
-from compare_attack import Classifier
-from compare_data import Data, Split
 
 import keras_gbr as gbr
+from common.attack import Classifier
+from common.images import Data, Split
 
 # GBR, FGSM and the gradients are measured on at most so many images.
 MEASURED = 500
