@@ -304,8 +304,9 @@ class _Draft:
         arguments = [given, wanted]
         weighing = self.choice(["", "samples", "classes", ""])
         if weighing == "samples" and name != "Circle":
-            # Keras takes no weight of a whole sample where there are places, and CTC no other.
-            shape = (BATCH,) if use.steps else (BATCH, *self.between)
+            # Keras takes a weight for each number that the loss gives, of a place or a sample.
+            of_samples = use.steps or "AXES" in use.arguments
+            shape = (BATCH,) if of_samples else (BATCH, *self.between)
             self.data.append(f"weights = rng.uniform(0.5, 2, {shape})")
             arguments.append("sample_weight=weights")
         plain = use.labels == "classes" and not self.between and len(self.uses) == 1
