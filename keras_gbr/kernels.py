@@ -57,7 +57,7 @@ CONTAINERS = (
     *(layers.Bidirectional, layers.TimeDistributed),
 )
 CELL_RULE: dict[str, Axes] = {"kernel": -1, "recurrent_kernel": -1}
-KINDS = (*DENSE, *CONVOLUTIONS, layers.Embedding, *CELLS, *CONTAINERS)
+LAYER_CLASSES = (*DENSE, *CONVOLUTIONS, layers.Embedding, *CELLS, *CONTAINERS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,19 +181,19 @@ def _einsum_axes(equation: str) -> tuple[int, ...]:
     return tuple(axis for axis, label in enumerate(inputs.split(",")[1]) if label in output)
 
 
-def check_layer(layer: Any, kinds: tuple[type, ...] = KINDS) -> None:
+def check_layer(layer: Any, layer_classes: tuple[type, ...] = LAYER_CLASSES) -> None:
     """Refuses a layer that is known to have no kernel, or whose kernels cannot be replaced.
 
     Args:
         layer: The layer, built or not.
-        kinds: The accepted layer classes. With all of them, a layer from outside of Keras is
-            accepted too: whether it holds layers with kernels shows once it is built.
+        layer_classes: The accepted layer classes. With all of them, a layer from outside of Keras
+            is accepted too: whether it holds layers with kernels shows once it is built.
 
     Raises:
-        ValueError: `layer` is of another kind, is quantized, or has LoRA enabled.
+        ValueError: `layer` is of another class, is quantized, or has LoRA enabled.
     """
     is_model = isinstance(layer, keras.Model)
-    if is_model and kinds is KINDS:
+    if is_model and layer_classes is LAYER_CLASSES:
         raise check.error(
             "`layer` must be a layer. For the layers of a model use "
             "`keras_gbr.apply_enc(model)` or `keras_gbr.apply_regularizer(model, ...)`.",
@@ -201,8 +201,10 @@ def check_layer(layer: Any, kinds: tuple[type, ...] = KINDS) -> None:
             layer,
         )
     is_foreign = isinstance(layer, keras.Layer) and not comes_with_keras(type(layer))
-    if is_model or not (isinstance(layer, kinds) or (is_foreign and kinds is KINDS)):
-        raise check.error(f"`layer` must be a {kind_names(kinds)} layer.", "layer", layer)
+    if is_model or not (
+        isinstance(layer, layer_classes) or (is_foreign and layer_classes is LAYER_CLASSES)
+    ):
+        raise check.error(f"`layer` must be a {class_names(layer_classes)} layer.", "layer", layer)
     check_plain(layer)
 
 
@@ -215,7 +217,7 @@ def check_kernels(layer: keras.Layer) -> list[Kernel]:
     kernels = kernels_of(layer)
     if not kernels:
         raise check.error(
-            f"`layer` must have a kernel: be a {kind_names(KINDS)} layer, or hold one.",
+            f"`layer` must have a kernel: be a {class_names(LAYER_CLASSES)} layer, or hold one.",
             "layer",
             layer,
         )
@@ -273,7 +275,7 @@ def check_plain(layer: keras.Layer) -> None:
         )
 
 
-def kind_names(kinds: tuple[type, ...]) -> str:
-    """The layer kinds as a phrase for an error: "Dense, Conv1D or Conv2D"."""
-    names = [kind.__name__ for kind in kinds]
+def class_names(layer_classes: tuple[type, ...]) -> str:
+    """Layer classes as a phrase for an error: "Dense, Conv1D or Conv2D"."""
+    names = [cls.__name__ for cls in layer_classes]
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -161,7 +161,7 @@ class ENCConv(ENC):
         See `ENC`.
     """
 
-    kinds = CONVOLUTIONS
+    layer_classes = CONVOLUTIONS
 
 
 @keras.saving.register_keras_serializable("keras_gbr")
@@ -190,4 +190,4 @@ class ENCDense(ENC):
         See `ENC`.
     """
 
-    kinds = DENSE
+    layer_classes = DENSE

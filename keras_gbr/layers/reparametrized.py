@@ -13,7 +13,7 @@ from keras_gbr import backend
 from keras_gbr._keras.layer_tree import all_layers, children, walk
 from keras_gbr._keras.patching import replaced
 from keras_gbr._keras.transparent import Transparent
-from keras_gbr.kernels import KINDS, Kernel, check_kernels, check_layer, kernels_of
+from keras_gbr.kernels import LAYER_CLASSES, Kernel, check_kernels, check_layer, kernels_of
 from keras_gbr.maths.filters import Axes
 
 
@@ -37,7 +37,7 @@ class Reparametrized(Transparent):
 
     Args:
         layer: The layer to wrap, built or not: of one of the classes in the class attribute
-            `kinds`, or a layer of your own that holds such layers.
+            `layer_classes`, or a layer of your own that holds such layers.
         **kwargs: Those of `keras.layers.Layer`. `dtype` has no effect: outputs have the dtype of
             the outputs of `layer`.
 
@@ -90,11 +90,11 @@ class Reparametrized(Transparent):
     ```
     """
 
-    kinds: ClassVar[tuple[type, ...]] = KINDS
+    layer_classes: ClassVar[tuple[type, ...]] = LAYER_CLASSES
 
     def __init__(self, layer: keras.Layer, **kwargs: Any) -> None:
         _check_unwrapped(layer)
-        check_layer(layer, self.kinds)
+        check_layer(layer, self.layer_classes)
         super().__init__(layer, **kwargs)
         self.kernel_parameters: list[Any] = []
 

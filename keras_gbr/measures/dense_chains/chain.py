@@ -166,4 +166,4 @@ def _link(path: str, layer: Any) -> Link:
 
 
 def _reason(layer: Any) -> str:
-    return next(reason for kinds, reason in _REASONS if isinstance(layer, kinds))
+    return next(reason for classes, reason in _REASONS if isinstance(layer, classes))
