@@ -54,12 +54,13 @@ ONLY = {
 collect_ignore = [path for backend in ONLY if backend != BACKEND for path in ONLY[backend]]
 
 # Derandomised: the same examples on every machine, so a failure is a change of the code. The
-# precision that a fixture sets is meant for all examples. JAX compiles for every shape anew.
+# precision that a fixture sets is meant for all examples. Most of them run where nothing is traced
+# or compiled for each shape anew.
 settings.register_profile(
     "reproducible",
     derandomize=True,
     deadline=None,
-    max_examples=10 if BACKEND == "jax" else 60,
+    max_examples=60 if BACKEND == "torch" else 10,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("reproducible")

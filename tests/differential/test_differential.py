@@ -15,8 +15,8 @@ from support import catalogue
 # As many as the losses: each of them is in one.
 SEEDS = range(len(LOSSES))
 # What a minute is enough for, and a few of the hundred that `compare.py --replicas` is for.
-COMPARED = range(0, len(LOSSES), 6)
-REPLICATED = range(100, 102)
+COMPARED = range(0, len(LOSSES), 10)
+REPLICATED = range(100, 101)
 
 
 def test_every_loss_of_keras_is_drawn():
