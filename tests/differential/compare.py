@@ -222,8 +222,8 @@ def difference(reference, other):
         {key: ends[1] - ends[0] for key, ends in result.items() if key.startswith("weight ")}
         for result in (reference, other)
     ]
-    # Where every gradient is zero, nothing may change.
-    longest = max(np.linalg.norm(change) for change in changes[0].values()) or 1.0
+    # Where every gradient is zero but for roundings, nothing else may change.
+    longest = max(1e-9, *(np.linalg.norm(change) for change in changes[0].values()))
     for key, change in changes[0].items():
         error = np.linalg.norm(change - changes[1][key]) / longest
         sizes = f"{np.linalg.norm(change):.3g}, the longest in the model {longest:.3g}"
