@@ -42,7 +42,7 @@ def test_a_seed_is_a_program():
     assert len({program(seed).source for seed in range(300)}) == 300
 
 
-@pytest.mark.skipif(len(compare.BACKENDS) < 2, reason="There is one backend alone.")
+@pytest.mark.skipif(len(compare.BACKENDS) < 2, reason="Only one backend is installed.")
 def test_backends_agree(tmp_path):
     verdicts = compare.compare(tmp_path, COMPARED)
     words = compare.report(verdicts, False, sources=3)
