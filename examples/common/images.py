@@ -2,11 +2,8 @@
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 SPLIT_SEED = 0
 TEST_SHARE = 0.3
@@ -38,21 +35,41 @@ def load(name: str = "digits", samples: int | None = None) -> Data:
         ValueError: There is no such set, it does not hold labelled images of one size, or what
             reads it is missing.
     """
-    images, labels, test = _digits() if name == "digits" else _tfds(name)
-    if test is None:
-        images, labels, *test = _split(images, labels, TEST_SHARE)
-    images, labels, *validation = _split(images, labels, VALIDATION_SHARE)
+    (images, labels), test = read(name)
+    (images, labels), validation = _split(images, labels, VALIDATION_SHARE)
     train = images[:samples], labels[:samples]
     parts = [(_scaled(x), y) for x, y in (train, validation, test)]
     return Data(name, int(labels.max()) + 1, *parts)
 
 
-def _digits() -> tuple[np.ndarray, np.ndarray, None]:
+def read(name: str) -> tuple[Split, Split]:
+    """The training and the test images of a set; a set without a test split is split.
+
+    Args:
+        name: As in `load`.
+
+    Raises:
+        ValueError: As in `load`.
+    """
+    if find_spec("sklearn") is None:
+        raise ValueError(
+            "scikit-learn holds the digits and splits data sets. Install it: pip install "
+            f"scikit-learn. Received: {name!r}"
+        )
+    if name == "digits":
+        return _split(*_digits(), TEST_SHARE)
+    train, test = _tfds(name)
+    return (train, test) if test else _split(*train, TEST_SHARE)
+
+
+def _digits() -> Split:
+    from sklearn.datasets import load_digits
+
     pixels, labels = load_digits(return_X_y=True)
-    return (pixels / 16).astype("float32").reshape(-1, 8, 8, 1), labels, None
+    return (pixels / 16).astype("float32").reshape(-1, 8, 8, 1), labels
 
 
-def _tfds(name: str) -> tuple[np.ndarray, np.ndarray, Any]:
+def _tfds(name: str) -> tuple[Split, Split | None]:
     if find_spec("tensorflow") is None:
         raise ValueError(
             "TFDS reads its data sets with TensorFlow, whatever the backend of Keras. Install it: "
@@ -75,16 +92,18 @@ def _tfds(name: str) -> tuple[np.ndarray, np.ndarray, Any]:
         )
     wanted = [split for split in ("train", "test") if split in splits]
     parts = builder.as_dataset(split=wanted, as_supervised=True, batch_size=-1)
-    (images, labels), *test = tfds.as_numpy(parts)
-    return images, labels, test[0] if test else None
+    train, *test = tfds.as_numpy(parts)
+    return train, test[0] if test else None
 
 
-def _split(images: np.ndarray, labels: np.ndarray, share: float) -> list[np.ndarray]:
-    """The rest and the share, as images, labels, images, labels."""
+def _split(images: np.ndarray, labels: np.ndarray, share: float) -> tuple[Split, Split]:
+    """The rest and the share."""
+    from sklearn.model_selection import train_test_split
+
     parts = train_test_split(
         images, labels, test_size=share, stratify=labels, random_state=SPLIT_SEED
     )
-    return [parts[index] for index in (0, 2, 1, 3)]
+    return (parts[0], parts[2]), (parts[1], parts[3])
 
 
 def _scaled(images: np.ndarray) -> np.ndarray:
