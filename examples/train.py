@@ -85,7 +85,7 @@ def _new_folder(parent: Path, config: Config) -> Path:
 def main(argv: list[str] | None = None) -> None:
     options = arguments(argv)
     with quiet_imports(__file__):
-        from recipes.callbacks import Diverged
+        from recipes.callbacks import DivergedError
         from recipes.run import Run
     try:
         config, folder = chosen(options)
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
         if (folder / RESULT).exists():
             result = json.loads((folder / RESULT).read_text())
         else:
-            result = _result(lambda: Run(config, folder, options).result(), config, Diverged)
+            result = _result(lambda: Run(config, folder, options).result(), config, DivergedError)
             text = json.dumps(result, indent=2) + "\n"
             write_whole(folder / RESULT, lambda path: Path(path).write_text(text))
     except (OSError, ValueError) as error:

@@ -33,7 +33,7 @@ class PadCrop(keras.layers.Layer):
     def call(self, images: Any, training: bool = False) -> Any:
         if not training:
             return images
-        _, height, width, channels = images.shape
+        height, width = images.shape[1:3]
         size, sides = ops.shape(images)[0], (self.padding, self.padding)
         padded = ops.pad(images, ((0, 0), sides, sides, (0, 0)))
         top, left = (

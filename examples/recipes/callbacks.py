@@ -98,10 +98,10 @@ class EndOnNaN(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if not math.isfinite(float(logs["loss"])):
-            raise Diverged(epoch + 1)
+            raise DivergedError(epoch + 1)
 
 
-class Diverged(Exception):
+class DivergedError(Exception):
     """The loss of an epoch was not finite."""
 
     def __init__(self, epoch: int) -> None:

@@ -116,7 +116,7 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     if isinstance(default, tuple):
         if not all(isinstance(text, str) for text in value):
             raise ValueError(f"{name} must be a list of texts. Received: {value!r}")
-    elif isinstance(default, bool) or isinstance(default, str):
+    elif isinstance(default, (bool, str)):
         if not isinstance(value, type(default)):
             expected = "true or false" if isinstance(default, bool) else "a text"
             raise ValueError(f"{name} must be {expected}. Received: {value!r}")

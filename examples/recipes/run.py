@@ -85,7 +85,7 @@ class Run:
         """Trains, saves the network and measures it.
 
         Raises:
-            Diverged: The loss is not finite.
+            DivergedError: The loss is not finite.
             OSError: A file cannot be written.
             ValueError: The checkpoint in the folder is damaged.
         """
