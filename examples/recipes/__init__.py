@@ -1,0 +1,1 @@
+"""What train.py and paper_tables.py are made of."""
