@@ -40,7 +40,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--scale",
         choices=SCALES,
         help="how large: smoke is a test, small is for a CPU, cifar for a GPU, imagenet for "
-        "several (default: small; --render takes all but smoke)",
+        "several (default: small; --render leaves smoke out unless it is given)",
     )
     add("--seeds", type=at_least(1), default=3, help="trainings of each row (default: 3)")
     add("--jobs", type=at_least(1), default=1, help="trainings at once (default: 1)")
@@ -56,6 +56,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if not options.table and not options.render:
         parser.error("give --table or --render")
+    if options.render and options.table not in (None, ["all"]):
+        parser.error("--render makes all tables: leave --table out")
     if options.data and options.data.endswith(".npz") and not Path(options.data).is_file():
         parser.error(f"argument --data: there is no file {options.data}")
     return options
@@ -70,12 +72,11 @@ def main(argv: list[str] | None = None, program: Sequence[str] = pool.TRAIN) -> 
     """
     start = time.monotonic()
     options = arguments(argv)
-    names = options.table or ["all"]
-    tables = [table for name, table in TABLES.items() if name in names or "all" in names]
     try:
         if options.render:
-            render_all(tables, options)
+            render_all(options)
             return
+        tables = [table for name, table in TABLES.items() if {name, "all"} & set(options.table)]
         options.output.mkdir(parents=True, exist_ok=True)
         deadline = start + options.budget if options.budget else None
         workers = pool.Pool(options.output, options.jobs, deadline, program)
@@ -117,7 +118,7 @@ def train(
         raise SystemExit(f"paper_tables.py: error: {len(failed)} trainings failed, see the tables")
 
 
-def render_all(tables: list[Table], options: argparse.Namespace) -> None:
+def render_all(options: argparse.Namespace) -> None:
     """Writes RESULTS.md, the figures and results.json.
 
     Raises:
@@ -126,25 +127,25 @@ def render_all(tables: list[Table], options: argparse.Namespace) -> None:
     """
     from recipes import figures
 
-    chosen = [options.scale] if options.scale else [name for name in SCALES if name != "smoke"]
+    scales = [scale for name, scale in SCALES.items() if name != "smoke" or name == options.scale]
     folder, docs = options.root / "examples", options.root / "docs"
     file = folder / "results.json"
-    entries = results.merged(results.read_file(file), results.read_cache(options.output))
-    groups = list(results.groups(entries, tables, [SCALES[name] for name in chosen]))
+    known = results.merged(results.read_file(file), results.read_cache(options.output))
+    groups = list(results.groups(known, list(TABLES.values()), scales))
     if not groups:
         raise ValueError(
-            f"{options.output} and {file} have no results of scale {', '.join(chosen)}. Train "
-            "first, with --table"
+            f"{options.output} and {file} have no results of the scales "
+            f"{', '.join(scale.name for scale in scales)}. Train first, with --table"
         )
-    notes = render.read_notes(
-        folder / "results_notes.md", [table.heading for table in TABLES.values()]
-    )
+    headings = [table.heading for table in TABLES.values()]
+    notes = render.read_notes(folder / "results_notes.md", headings)
     addresses = {}
     for index, group in enumerate(groups):
-        name = "-".join([group.table.name, group.scale.name, Path(group.data).stem, group.backend])
-        if figures.write_figure(group, docs / f"results-{name}.png"):
-            addresses[index] = f"../docs/results-{name}.png"
-    results.write_file(entries, file)
+        name = f"results-{group.name}.png"
+        if figures.write_figure(group, docs / name):
+            addresses[index] = f"../docs/{name}"
+    used = results.merged(*(group.entries for group in groups))
+    results.write_file(used, file)
     render.write_report(render.report(groups, notes, addresses), folder / "RESULTS.md")
     print(f"Written: {folder / 'RESULTS.md'}, {file} and {len(addresses)} figures in {docs}")
 

@@ -111,6 +111,7 @@ def _under_attack(group: Group, figure: Any) -> None:
                 axis.errorbar(values.mean(), height, xerr=spread, fmt="o", color="tab:blue")
         axis.set_xlabel(COLUMNS[name].heading)
         _quiet(axis, "y")
+    axes[-1].set_xscale("log")
     axes[0].set_yticks(range(len(rows)), [label for label, _ in rows])
     axes[0].invert_yaxis()
 

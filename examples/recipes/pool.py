@@ -14,7 +14,7 @@ from pathlib import Path
 from common.tools import Progress
 
 from recipes import config as settings
-from recipes.rows import RESULT, Training, note_attempt, read_json
+from recipes.rows import RESULT, Training, note, read_json
 
 TRAIN = (sys.executable, str(Path(__file__).parents[1] / "train.py"))
 _CHILD = Path(__file__).with_name("child.py")
@@ -88,6 +88,7 @@ class Pool:
         file = folder / "config.yaml"
         if not file.exists():
             settings.write(training.config, file)
+        note(training, self.jobs)
         command = [sys.executable, _CHILD, os.getpid(), *self.program]
         command += ["--config", file, "--output", folder, "--resume", "--quiet"]
         with open(folder / "output.txt", "w") as out, open(folder / "errors.txt", "w") as err:
@@ -116,7 +117,7 @@ class Pool:
         return f"{training.label}, {100 * result['test_accuracy']:.2f} % in {seconds:.0f} s"
 
     def _note(self, process: _Process, failure: str | None = None) -> None:
-        note_attempt(process.training, process.started, time.time(), self.jobs, failure)
+        note(process.training, self.jobs, (process.started, time.time()), failure)
 
     def _stop(self) -> None:
         """Ends the processes that run, with those that they have started."""

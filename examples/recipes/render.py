@@ -67,7 +67,7 @@ def markdown(group: Group) -> str:
     lines = [[*head, "seeds"]]
     for row, entries in group.rows:
         finished = [entry for entry in entries if entry["status"] == "finished"]
-        others = [_misfortune(entry) for entry in entries if entry["status"] != "finished"]
+        others = _misfortunes(entry for entry in entries if entry["status"] != "finished")
         cells = [row.label]
         for name in group.table.columns:
             column = COLUMNS[name]
@@ -95,18 +95,22 @@ def cell(values: Iterable[float | None], column: Column) -> str:
     return f"{mean} ±{spread}"
 
 
+def _misfortunes(entries: Iterable[Entry]) -> list[str]:
+    """What trainings without measures came to: each text with its seeds."""
+    seeds: dict[str, list[str]] = {}
+    for entry in entries:
+        seeds.setdefault(_misfortune(entry), []).append(str(entry["config"]["seed"]))
+    return [f"{text} (seed {', '.join(found)})" for text, found in seeds.items()]
+
+
 def _misfortune(entry: Entry) -> str:
-    """What a training without measures came to."""
-    message = entry.get("message") or ""
+    message = " ".join((entry.get("message") or "").split()).replace("|", "/")
     epoch = re.search(r"epoch (\d+)", message)
     if entry["status"] == "diverged" and epoch:
-        text = f"NaN after epoch {epoch[1]}"
-    else:
-        text = f"{entry['status']}: {message}"
-    text = " ".join(text.split()).replace("|", "/")
-    if len(text) > _LONGEST_MESSAGE:
-        text = f"{text[:_LONGEST_MESSAGE]}..."
-    return f"{text} (seed {entry['config']['seed']})"
+        return f"NaN after epoch {epoch[1]}"
+    if len(message) > _LONGEST_MESSAGE:
+        message = f"{message[:_LONGEST_MESSAGE]}..."
+    return f"{entry['status']}: {message}"
 
 
 def facts(group: Group) -> str:
@@ -117,6 +121,8 @@ def facts(group: Group) -> str:
         f"python examples/paper_tables.py --table {group.table.name} --scale {group.scale.name} "
         f"--seeds {1 + max(config['seed'] for config in configs)}"
     )
+    jobs = max((entry.get("jobs", 1) for entry in entries), default=1)
+    command += f" --jobs {jobs}" if jobs > 1 else ""
     if group.data != group.scale.settings["data"]:
         command += f" --data {group.data}"
 
@@ -127,7 +133,8 @@ def facts(group: Group) -> str:
     lines = [
         f"`KERAS_BACKEND={group.backend} {command}`",
         f"{group.data}, training images: {samples}; network: {all_of('network')}; "
-        f"epochs: {all_of('epochs')}; batch: {all_of('batch_size')}",
+        f"epochs: {all_of('epochs')}; batch: {all_of('batch_size')}; weight decay: "
+        f"{all_of('weight_decay')}",
         *_attacks(group, finished),
         f"{_distinct(finished, 'hardware') or 'hardware unknown'}; {_versions(group, finished)}",
         _times(entries),
@@ -166,9 +173,7 @@ def _times(entries: list[Entry]) -> str:
     for start, end in spans:
         elapsed += max(0.0, end - max(start, reached))
         reached = max(reached, end)
-    jobs = ", ".join(map(str, sorted({entry["jobs"] for entry in entries if "jobs" in entry})))
-    text = f"wall time: {duration(elapsed)}; the rows together {duration(total)}"
-    return f"{text}; rows at once: at most {jobs or 'unknown'}"
+    return f"wall time: {duration(elapsed)}; the rows together {duration(total)}"
 
 
 def duration(seconds: float) -> str:
@@ -217,7 +222,8 @@ def report(groups: list[Group], notes: dict[str, str], figures: dict[int, str]) 
         table = group.table
         if not index or groups[index - 1].table is not table:
             parts += [f"## {table.heading}: {table.title}", f"{table.source}.", table.note]
-        title = f"scale {group.scale.name}, {Path(group.data).name}, {group.backend}"
+        title = f"scale {group.scale.name}, {Path(group.data).name}, "
+        title += f"{group.backend} with Keras {group.keras}"
         parts += [f"### {table.heading}, {title}", markdown(group), facts(group)]
         if index in figures:
             parts.append(f"![{table.heading}: {table.title}]({figures[index]})")

@@ -1,6 +1,7 @@
 """What the trainings came to: from the cache, and from the small file that is committed."""
 
 import dataclasses
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -50,6 +51,12 @@ class Group:
         """The trainings of all rows."""
         return [entry for _, entries in self.rows for entry in entries]
 
+    @property
+    def name(self) -> str:
+        """A name for files."""
+        parts = [self.table.name, self.scale.name, Path(self.data).stem, self.backend, self.keras]
+        return "-".join(parts)
+
     def finished(self) -> list[Entry]:
         """Those that have measures."""
         return [entry for entry in self.entries if entry["status"] == "finished"]
@@ -93,8 +100,12 @@ def write_file(entries: Iterable[Entry], path: Path) -> None:
 
 
 def merged(*sources: Iterable[Entry]) -> list[Entry]:
-    """The trainings of several sources; of equal ones, the last source's."""
-    return list({entry["key"]: entry for source in sources for entry in source}.values())
+    """The trainings of several sources; of equal ones, the last that did not fail."""
+    found: dict[str, Entry] = {}
+    for entry in itertools.chain(*sources):
+        if entry["status"] != "failed" or entry["key"] not in found:
+            found[entry["key"]] = entry
+    return list(found.values())
 
 
 def groups(entries: Iterable[Entry], tables: list[Table], scales: list[Scale]) -> Iterator[Group]:

@@ -118,25 +118,29 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def note_attempt(
-    training: Training, started: float, ended: float, jobs: int, failure: str | None
+def note(
+    training: Training,
+    jobs: int,
+    attempt: tuple[float, float] | None = None,
+    failure: str | None = None,
 ) -> None:
-    """Writes down that a training ran: when, beside how many others, and why it failed.
+    """Writes down that a training runs or ran: when, beside how many others, why it failed.
 
     Args:
         training: The training.
-        started: Seconds since the epoch of Unix.
-        ended: The same.
-        jobs: Trainings that ran at once, at most.
+        jobs: Trainings that run at once, at most.
+        attempt: Start and end, in seconds since the epoch of Unix; `None` at the start.
         failure: One line, or `None` if it did not fail.
     """
     path = training.folder / RUN
     attempts = (read_json(path) or {}).get("attempts", [])
+    if attempt:
+        attempts.append([round(second, 1) for second in attempt])
     content = {
         **environment_of_key(),
         "config": training.config.as_dict(),
         "jobs": jobs,
-        "attempts": [*attempts, [round(started, 1), round(ended, 1)]],
+        "attempts": attempts,
         "failure": failure,
     }
     write_json(content, path)

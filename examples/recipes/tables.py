@@ -96,8 +96,8 @@ def _alphas(scale: Scale) -> list[Row]:
     "ENC beside augmentations and other regularisers, and under attack by FGSM",
     "test_accuracy train_accuracy gap gbr gbr_probabilities fgsm_accuracy",
     note=(
-        f"The paper's columns are ResNet-50 on ImageNet, top-1. {_EPSILON} {_HEAD} We do not "
-        "know the paper's numbers for the rows that have none."
+        "The paper's columns are ResNet-50 on ImageNet, top-1. We do not know its numbers for the "
+        f"rows that have none. {_EPSILON} {_HEAD}"
     ),
 )
 def _combinations(scale: Scale) -> list[Row]:
@@ -177,8 +177,8 @@ _table(
     note="In the paper the GBR falls as the weight decay grows.",
 )
 def _weight_decays(scale: Scale) -> list[Row]:
-    decays = (0.0, 1e-8, 1e-6, 1e-4, 1e-3, 1e-2)
-    return [_row(f"weight decay {decay:g}", weight_decay=decay, **_CURVES) for decay in decays]
+    decays = ("0", "1e-8", "1e-6", "1e-4", "1e-3", "1e-2")
+    return [_row(f"weight decay {text}", weight_decay=float(text), **_CURVES) for text in decays]
 
 
 @_table(
