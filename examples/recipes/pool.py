@@ -27,7 +27,7 @@ class _Process:
     """A training that runs."""
 
     training: Training
-    popen: subprocess.Popen
+    popen: "subprocess.Popen[bytes]"
     started: float
 
 

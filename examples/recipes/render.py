@@ -162,8 +162,10 @@ def _attacks(group: Group, finished: list[Entry]) -> list[str]:
 
 def _versions(group: Group, finished: list[Entry]) -> str:
     versions = [entry.get("versions") or {} for entry in finished]
-    of_backend = _distinct(versions, group.backend)
-    return f"{group.backend} {of_backend}".strip() + f", Keras {group.keras}"
+    # TensorFlow has two packages.
+    found = [_distinct(versions, group.backend), _distinct(versions, f"{group.backend}-cpu")]
+    known = " and ".join(filter(None, found))
+    return f"{group.backend} {known}".strip() + f", Keras {group.keras}"
 
 
 def _times(entries: list[Entry]) -> str:

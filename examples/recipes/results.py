@@ -87,9 +87,10 @@ def read_file(path: Path) -> list[Entry]:
     if not path.exists():
         return []
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        entries: list[Entry] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
+    return entries
 
 
 def write_file(entries: Iterable[Entry], path: Path) -> None:

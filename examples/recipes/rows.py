@@ -106,7 +106,7 @@ def _backend() -> str:
         return os.environ["KERAS_BACKEND"]
     folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     settings = read_json(folder / "keras.json") or {}
-    return settings.get("backend", "tensorflow")
+    return str(settings.get("backend", "tensorflow"))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
