@@ -1,6 +1,6 @@
 """Makes the tables of the papers: each row is a run of train.py with several seeds.
 
-    python examples/paper_tables.py --table 1 --scale smoke            # a test: seconds a row
+    python examples/paper_tables.py --table 1 --scale smoke            # a test: half a minute a row
     python examples/paper_tables.py --table 1 figure1 --scale small    # CIFAR-10 on a CPU
     python examples/paper_tables.py --table all --scale cifar --jobs 8 --budget 3000    # a GPU
     python examples/paper_tables.py --render                           # RESULTS.md
@@ -131,10 +131,12 @@ def render_all(options: argparse.Namespace) -> None:
     folder, docs = options.root / "examples", options.root / "docs"
     file = folder / "results.json"
     known = results.merged(results.read_file(file), results.read_cache(options.output))
-    groups = list(results.groups(known, list(TABLES.values()), scales))
+    found = list(results.groups(known, list(TABLES.values()), scales))
+    # Tables share rows: without this, one table would bring scraps of others along.
+    groups = [group for group in found if group.is_mostly_there]
     if not groups:
         raise ValueError(
-            f"{options.output} and {file} have no results of the scales "
+            f"{options.output} and {file} have half of no table of the scales "
             f"{', '.join(scale.name for scale in scales)}. Train first, with --table"
         )
     headings = [table.heading for table in TABLES.values()]
@@ -144,7 +146,7 @@ def render_all(options: argparse.Namespace) -> None:
         name = f"results-{group.name}.png"
         if figures.write_figure(group, docs / name):
             addresses[index] = f"../docs/{name}"
-    used = results.merged(*(group.entries for group in groups))
+    used = results.merged(*(group.entries for group in found))
     results.write_file(used, file)
     render.write_report(render.report(groups, notes, addresses), folder / "RESULTS.md")
     print(f"Written: {folder / 'RESULTS.md'}, {file} and {len(addresses)} figures in {docs}")

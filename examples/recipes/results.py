@@ -57,6 +57,11 @@ class Group:
         parts = [self.table.name, self.scale.name, Path(self.data).stem, self.backend, self.keras]
         return "-".join(parts)
 
+    @property
+    def is_mostly_there(self) -> bool:
+        """Whether more than half of the rows have results."""
+        return 2 * sum(bool(entries) for _, entries in self.rows) > len(self.rows)
+
     def finished(self) -> list[Entry]:
         """Those that have measures."""
         return [entry for entry in self.entries if entry["status"] == "finished"]
