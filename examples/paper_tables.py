@@ -42,6 +42,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         help="how large: smoke is a test, small is for a CPU, cifar for a GPU, imagenet for "
         "several (default: small; --render leaves smoke out unless it is given)",
     )
+    add("--rows", nargs="+", metavar="LABEL", help="only these rows of the tables")
     add("--seeds", type=at_least(1), default=3, help="trainings of each row (default: 3)")
     add("--jobs", type=at_least(1), default=1, help="trainings at once (default: 1)")
     add("--budget", type=positive, metavar="SECONDS", help="stop after that, with what is there")
@@ -94,7 +95,9 @@ def train(
     Raises:
         SystemExit: It was interrupted, or rows failed.
     """
-    wanted = rows.trainings(tables, scale, options.seeds, options.data, options.output)
+    wanted = rows.trainings(
+        tables, scale, options.seeds, options.data, options.output, options.rows
+    )
     done = sum(each.is_done for each in wanted)
     print(f"Trainings: {len(wanted)}, of which done: {done}", flush=True)
     left, interrupted = [], False

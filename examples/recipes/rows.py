@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -57,7 +57,12 @@ def config_of(row: Row, scale: Scale, seed: int = 0, data: str | None = None) ->
 
 
 def trainings(
-    tables: Iterable[Table], scale: Scale, seeds: int, data: str | None, output: Path
+    tables: Iterable[Table],
+    scale: Scale,
+    seeds: int,
+    data: str | None,
+    output: Path,
+    labels: Collection[str] | None = None,
 ) -> list[Training]:
     """All trainings of some tables, each once.
 
@@ -70,12 +75,22 @@ def trainings(
         seeds: Seeds of each row: 0, 1, ...
         data: See `config_of`.
         output: The folder that has the cache.
+        labels: Those of the rows to train; all by default.
+
+    Raises:
+        ValueError: No table has a row of such a label.
     """
     tables = list(tables)
+    known = [row.label for table in tables for row in table.rows(scale)]
+    unknown = sorted(set(labels or []) - set(known))
+    if unknown:
+        raise ValueError(f"rows must be out of {', '.join(known)}. Received: {unknown}")
     found: dict[Path, Training] = {}
     for seed in range(seeds):
         for table in tables:
             for row in table.rows(scale):
+                if labels and row.label not in labels:
+                    continue
                 config = config_of(row, scale, seed, data)
                 folder = output / "cache" / key(config)
                 label = f"{table.name}: {row.label}, seed {seed}"
