@@ -1,6 +1,5 @@
 """The optimizer and its learning rates, and weight decay, as in the ENC paper."""
 
-import functools
 from typing import Any
 
 import keras
@@ -76,9 +75,5 @@ def with_decay(model: keras.Model, decay: float, shifted: bool) -> keras.Model:
         normalised = set()
     if normalised:
         model = gbr.apply_regularizer(model, gbr.ShiftedL2(decay / 2, SHIFT), list(normalised))
-    rest = functools.partial(_is_outside, normalised)
-    return gbr.apply_regularizer(model, keras.regularizers.L2(decay / 2), rest)
-
-
-def _is_outside(names: set[str], layer: keras.Layer) -> bool:
-    return layer.name not in names
+    rest = [each.path for each in gbr.list_kernels(model) if each.path not in normalised]
+    return gbr.apply_regularizer(model, keras.regularizers.L2(decay / 2), rest) if rest else model
