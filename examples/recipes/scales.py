@@ -61,7 +61,7 @@ _ALL = (
             "data": "cifar10",
             "samples": 10_000,
             "network": "resnet8",
-            "epochs": 12,
+            "epochs": 8,
             "batch_size": 128,
             "validate_every": 4,
             "attacked": 500,
