@@ -139,7 +139,7 @@ def test_names_that_do_not_fit_are_refused_before_a_step():
     for penalty, message in (
         (
             gbr.InputGradient(1.0, at="embeddings"),
-            "`at` must name a layer or an input.*Near that are 'embedding'",
+            "`at` must name a layer or an input.*The closest names are 'embedding'",
         ),
         (gbr.InputGradient(1.0), r'at="embedding".*Received: inputs of dtypes \[.int32.\]'),
     ):

@@ -153,8 +153,8 @@ def test_layers_are_chosen_by_name_and_by_function(chosen, paths):
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ("cnov", "must name layers with a kernel. Near that are 'conv'.*Received: layers='cnov'"),
-        ("inner/dens", "Near that are 'inner/dense', "),
+        ("cnov", "must name layers with a kernel. The closest names are 'conv'.*Received: layers='cnov'"),
+        ("inner/dens", "The closest names are 'inner/dense', "),
         ("norm", "must name layers with a kernel"),
         (["conv", "drop"], "Received: layers='drop'"),
         (3, "a function of a layer, a name or a list"),

@@ -166,7 +166,7 @@ def test_at_takes_a_layer_a_path_and_a_name():
     np.testing.assert_allclose(penalty_at(model, layer, TOKENS), by_name, rtol=1e-5)
     assert model.penalties[0].get_config()["at"] == "embedding"
     assert penalty_at(model, "bidirectional/forward_lstm", TOKENS) > 0
-    with pytest.raises(ValueError, match="Near that are 'embedding'"):
+    with pytest.raises(ValueError, match="The closest names are 'embedding'"):
         penalty_at(model, "embeding", TOKENS)
     model.compile("sgd", LOSS, penalties=[
         gbr.InputGradient(1.0, at=layer), gbr.Jacobian(1.0, None, at="embedding")])  # fmt: skip
