@@ -1,4 +1,4 @@
-"""The errors of derivatives that a backend does not have, the same for all backends."""
+"""The errors for derivatives that a backend does not have, the same for all backends."""
 
 
 class MissingDerivativeError(ValueError):
