@@ -42,7 +42,7 @@ class Adversarial(InputPenalty):
         data_range: Pair of floats `(low, high)` that the moved inputs are clipped to; `None` for
             no limits.
         at: The layer, or the one of several inputs, that takes the place of the inputs; see
-            `InputPenalty`.
+            `Penalty`.
         interval: See `Penalty`.
         fraction: See `Penalty`.
         name: Name of the metric.

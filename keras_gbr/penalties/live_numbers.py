@@ -44,7 +44,7 @@ class LiveNumber:
 
 
 class FixedWhenCompiled:
-    """Base of penalties: once a model is compiled with one, only its live numbers can be set."""
+    """Base of penalties: in a penalty of a compiled model, only live numbers can be set."""
 
     _fixed: frozenset[str] = frozenset()
 

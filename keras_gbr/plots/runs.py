@@ -24,8 +24,8 @@ def as_runs(runs: Any) -> dict[str, Run]:
     """Runs by label.
 
     Args:
-        runs: A run, that is a `keras.callbacks.History` or a dict of lists, which gets an empty
-            label; or a dict of runs by strings or numbers.
+        runs: A run, that is a `keras.callbacks.History` or a dict of lists; it gets an empty
+            label. Or a dict of runs, by labels that are strings or numbers.
 
     Raises:
         ValueError: `runs` is something else, or empty.

@@ -27,7 +27,7 @@ class Place:
 
     @property
     def refusal(self) -> ValueError | None:
-        """Why the kernels of the layer cannot be changed."""
+        """Why the kernels of the layer cannot be changed; `None` if they can."""
         try:
             kernels_of(self.layer)
         except ValueError as error:

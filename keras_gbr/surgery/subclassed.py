@@ -58,8 +58,8 @@ def swapped(old: keras.Model, new: keras.Model, replace: Replace) -> keras.Model
     if expected != {id(layer) for layer in children(new)}:
         raise check.error(
             f"Model {old.name!r} must create its layers in its constructor and keep them in "
-            "attributes, or in lists and dicts there: only so can they be replaced. Write the "
-            "layers into the code of the model instead.",
+            "attributes, or in lists and dicts there. Layers elsewhere cannot be replaced: write "
+            "the changed layers into the code of the model instead.",
             "model",
             type(old),
         )

@@ -29,7 +29,7 @@ def has_strategy(model: Any) -> bool:
 
 
 def with_reducible_logs(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Adds an axis of length one to the logs of a step, which Keras needs on several workers."""
+    """Adds to the logs of a step the axis of length one that Keras needs on several workers."""
 
     @functools.wraps(step)
     def run(data: Any) -> Any:

@@ -153,7 +153,7 @@ def test_layers_are_chosen_by_name_and_by_function(chosen, paths):
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ("cnov", "must name layers with a kernel. The closest names are 'conv'.*Received: layers='cnov'"),
+        ("cnov", "with a kernel. The closest names are 'conv'.*Received: layers='cnov'"),
         ("inner/dens", "The closest names are 'inner/dense', "),
         ("norm", "must name layers with a kernel"),
         (["conv", "drop"], "Received: layers='drop'"),
