@@ -96,8 +96,8 @@ RECURRENT = (
     "layers.GRU(4, reset_after=False, go_backwards=True{})",
     "layers.RNN(layers.StackedRNNCells([layers.LSTMCell(3), layers.GRUCell(4)]){})",
 )
-# Keras' attention is in single precision under JAX. Without a bias: the gradient of the bias of keys
-# is only rounding, which Adam and similar optimizers amplify.
+# Keras' attention is in single precision under JAX. Without a bias: the gradient of the bias of
+# keys is only rounding, which Adam and similar optimizers amplify.
 ATTENTION = (
     "layers.MultiHeadAttention(2, 3, use_bias=False)",
     "layers.GroupQueryAttention(2, 4, 2, use_bias=False)",

@@ -9,8 +9,8 @@ from support.calls import assert_close
 
 pytestmark = pytest.mark.jax
 
-# Two parts that count as one vector per sample. The second sample has its largest entry three times,
-# in both parts; the third has no gradient.
+# Two parts that count as one vector per sample. The second sample has its largest entry three
+# times, in both parts; the third has no gradient.
 PARTS = [
     np.array([[[1.0, -4.0]], [[2.0, -2.0]], [[0.0, 0.0]]], "float32"),
     np.array([[0.5], [2.0], [0.0]], "float32"),

@@ -14,7 +14,7 @@ from support.wrapped import batch
 
 
 class Patches(layers.Layer):
-    """As in the example of keras.io: the name stays in the configuration, and has no taker."""
+    """As in an example of keras.io: the configuration has a name, the constructor takes none."""
 
     def __init__(self, size):
         super().__init__()
@@ -49,7 +49,7 @@ def vision_transformer():
 
 
 class Forgets(layers.Layer):
-    """A configuration that Keras takes, and that says something else."""
+    """A layer whose configuration is valid but wrong."""
 
     def __init__(self, factor=1.0, **kwargs):
         super().__init__(**kwargs)
@@ -63,7 +63,7 @@ class Forgets(layers.Layer):
 
 
 class Everything(layers.Layer):
-    """What a layer can hold and no configuration tells."""
+    """A layer with everything that it can hold and no configuration describes."""
 
     def __init__(self, function, units):
         super().__init__()
