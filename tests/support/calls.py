@@ -184,7 +184,7 @@ def assert_close(actual, expected, **tolerances):
 
 
 def assert_equal(actual, expected):
-    """As `numpy.testing.assert_array_equal`, likewise."""
+    """As `numpy.testing.assert_array_equal`, of tensors and variables too."""
     np.testing.assert_array_equal(to_numpy(actual), to_numpy(expected))
 
 
