@@ -46,7 +46,7 @@ class Progress:
 
     @property
     def _steps_done(self) -> int:
-        # Shares add up to whole numbers but for rounding.
+        # Shares add up to whole numbers except for rounding.
         return int(self.done * self.steps + 1e-6)
 
     @property

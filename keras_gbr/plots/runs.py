@@ -57,7 +57,7 @@ def values_by_epoch(label: str, run: Run, metric: str) -> tuple[np.ndarray, np.n
         Two arrays of the same length.
 
     Raises:
-        ValueError: The run has no such metric, or not one number per epoch.
+        ValueError: The run lacks the metric, or does not have one number per epoch.
     """
     name = f"runs[{label!r}]" if label else "runs"
     if metric not in run:

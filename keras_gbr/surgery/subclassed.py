@@ -17,7 +17,7 @@ def check_class(model: keras.Model) -> None:
     """Refuses a model that is made from a graph but has a `call` of its own.
 
     Raises:
-        ValueError: `model` is such a model.
+        ValueError: `model` has both a graph and a `call` of its own.
     """
     if is_built_from_graph(model):
         raise check.error(

@@ -128,7 +128,7 @@ def check_training(model: Any) -> None:
         model: A compiled model, about to train.
 
     Raises:
-        ValueError: There are several replicas and such a setting.
+        ValueError: There are several replicas, and a setting trains wrongly on them.
     """
     if model.distribute_strategy.num_replicas_in_sync == 1:
         return

@@ -29,8 +29,8 @@ def is_missing(op: Any, dependent: list[Any]) -> bool:
         # TensorFlow differentiates a Python function only once.
         return _is_gradient_of_python(op)
     if any(isinstance(function, _DefinedFunction) for function in called_functions(op)):
-        # TensorFlow differentiates such a function, which has no graph, only while it runs, and
-        # has few gradients there.
+        # A function without a graph: TensorFlow differentiates it only while it runs, and has few
+        # gradients for that.
         return True
     try:
         gradient = get_gradient_function(op)

@@ -78,7 +78,7 @@ def dense_chain(model: keras.Model) -> list[Link]:
         `Link`s, at least one of them dense.
 
     Raises:
-        ValueError: The model is not built or is not such a chain.
+        ValueError: The model is not built or is not a chain of dense layers.
     """
     check_built(model)
     links = [_link(path, layer) for path, layer in _layers(model, "")]
@@ -101,7 +101,7 @@ def dense_chain(model: keras.Model) -> list[Link]:
 def refused(path: str, layer: Any, reason: str, way_out: str = "") -> ValueError:
     """The error for a layer that does not belong in a chain of dense layers."""
     way_out = way_out or (
-        "Build a model of those layers that are such a chain; `measures.gbr` takes any model."
+        "Build a model of the layers that are a chain; `measures.gbr` takes any model."
     )
     return check.error(
         f"This holds for a chain of Dense layers, and layer {path!r} breaks it: {reason}. "
