@@ -49,11 +49,11 @@ class Spectral(_Addable):
         factor: Float >= 0.
         method: `"auto"`, `"lanczos"`, `"gram"`, `"power"` or `"svd"`. `"auto"` is `"gram"` where
             the kernel is on a GPU or TPU, which are fast at its few large products, and
-            `"lanczos"` on a CPU. Errors over the kernels of a freshly initialised ResNet-50,
-            compared with the singular value decomposition: eight Lanczos steps are 0.3 % low on
-            average and 1.6 % at worst; eight power iterations 4 % and 8 %; `"gram"` is within
-            3e-6, the rounding of float32. (Its $\sigma^2$ is off by less than 0.4 % where twenty
-            singular values lie within 0.1 % of the largest.)
+            `"lanczos"` on a CPU. Errors of $\sigma$ over the kernels of a freshly initialised
+            ResNet-50, compared with the singular value decomposition: eight Lanczos steps are
+            0.3 % low on average and 1.6 % at worst; eight power iterations 4 % and 8 %; `"gram"`
+            is within 3e-6, the rounding of float32. (Its $\sigma^2$ is off by less than 0.4 % where
+            twenty singular values lie within 0.1 % of the largest.)
         num_iterations: Whole number >= 1, the steps of `"lanczos"` and `"power"`. Lanczos
             solves kernels with at most 128 filters or a fan-in of at most 128 directly. `"gram"`
             uses it only for kernels above 1024 on both sides, which it leaves to Lanczos.
