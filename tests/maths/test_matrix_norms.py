@@ -182,7 +182,7 @@ def test_the_error_of_lanczos_falls_with_the_steps_and_is_below_that_of_power():
     assert lanczos[-1] < 1e-4
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="compiles for each of the shapes, for a minute")
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX compiles each shape, which takes a minute.")
 def test_all_resnet50_kernels_are_within_one_percent_on_average_and_three_at_worst():
     model = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3))
     kernels = [layer.kernel.numpy() for layer in model.layers if hasattr(layer, "kernel")]

@@ -166,7 +166,7 @@ def test_where_tensors_and_variables_are():
     assert seen == [accelerated, accelerated]
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="counts the operations of a graph")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Only TensorFlow has a graph to count.")
 def test_the_graph_of_all_of_resnet50_is_small():
     import tensorflow as tf
 

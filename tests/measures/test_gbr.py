@@ -228,7 +228,7 @@ def measured_model():
     return model, counting
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="runs all calls operation by operation")
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch traces nothing.")
 def test_repeated_calls_do_not_trace_again():
     model, counting = measured_model()
     before = counting.calls

@@ -162,7 +162,7 @@ def test_sparse_data_are_right_for_a_dense_input():
     assert dense["jacobian"][0] > 0
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="Keras has no sparse tensors under PyTorch")
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras has no sparse tensors under PyTorch.")
 def test_a_sparse_input_is_refused_where_its_gradient_is_needed():
     with pytest.raises(ValueError, match=r"needs dense ones.*Received: .*sparse tensor"):
         fitted(sparse_model(), sparse_batch())
@@ -173,7 +173,7 @@ def test_a_sparse_input_is_refused_where_its_gradient_is_needed():
     assert value == pytest.approx(np.sum(kernel.astype("float64") ** 2), rel=1e-2)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others have no ragged tensors")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Only TensorFlow has ragged tensors.")
 def test_ragged_data_are_refused():
     import tensorflow as tf
 

@@ -231,7 +231,7 @@ def test_what_cannot_be_copied_is_named():
         gbr.strip(in_a_row(layer))
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="tables and graphs of TensorFlow")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Only for TensorFlow.")
 @pytest.mark.parametrize("is_lambda", [False, True])
 def test_a_vectorization_with_a_function(is_lambda):
     import tensorflow as tf
@@ -253,7 +253,7 @@ def test_a_vectorization_with_a_function(is_lambda):
     assert_equal(gbr.strip(wrapped)(text), wrapped(text))
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="tables and graphs of TensorFlow")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Only for TensorFlow.")
 def test_functions_and_tables_of_tensorflow():
     import tensorflow as tf
 
@@ -283,7 +283,7 @@ def test_functions_and_tables_of_tensorflow():
     assert_equal(plain(x), expected)
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="modules of PyTorch")
+@pytest.mark.skipif(BACKEND != "torch", reason="Only for PyTorch.")
 def test_modules_of_torch():
     import torch
 

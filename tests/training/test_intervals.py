@@ -178,7 +178,7 @@ def test_the_metric_is_the_mean_over_the_steps_that_have_the_penalty():
     np.testing.assert_allclose(history["input_gradient"], [expected] * 2, rtol=1e-12)
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="runs all steps operation by operation")
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch traces nothing.")
 def test_the_steps_are_traced_once():
     calls = []
 
@@ -262,7 +262,7 @@ def test_a_fraction_of_one_is_the_pass_itself():
     assert forward.part(1.0) is forward
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="runs all steps operation by operation")
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch traces nothing.")
 @pytest.mark.parametrize("mode", [mode for mode in STEPS if mode != "usual"])
 def test_fractions_train_as_in_a_graph(mode):
     parts = [
