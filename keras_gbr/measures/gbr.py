@@ -114,7 +114,7 @@ def gbr(
             covers neither other data nor another training of the model. NaN for one sample.
         verbose: 0 for silence, 1 for a progress bar, `"auto"` for one after two seconds.
         at: The layer whose output takes the place of the input, such as the embedding of a model
-            of tokens: a layer, or its name or path. See `Jacobian`.
+            of tokens: a layer, or its name or path. See `Penalty`.
 
     Returns:
         A float; with `standard_error=True` an `Estimate(value, standard_error)`.

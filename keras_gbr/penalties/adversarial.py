@@ -41,7 +41,7 @@ class Adversarial(InputPenalty):
         norm: `"inf"`, 2, 1 or `None`.
         data_range: Pair of floats `(low, high)` that the moved inputs are clipped to; `None` for
             no limits.
-        at: The layer, or the one of several inputs, that takes the place of the inputs; see
+        at: The layer, or one of several inputs, that takes the place of the inputs; see
             `Penalty`.
         interval: See `Penalty`.
         fraction: See `Penalty`.

@@ -63,7 +63,7 @@ class InputGradient(InputPenalty):
         method: `"double_backprop"` or `"finite_difference"`.
         step: Float > 0, the typical length of the step in units of the input and in the norm
             dual to `norm`; used by `method="finite_difference"` only.
-        at: The layer, or the one of several inputs, that takes the place of the inputs; see
+        at: The layer, or one of several inputs, that takes the place of the inputs; see
             `Penalty`.
         interval: See `Penalty`.
         fraction: See `Penalty`.

@@ -47,7 +47,7 @@ class Jacobian(InputPenalty):
             output. The probabilities are the output itself if the model ends in a softmax or
             sigmoid. Otherwise they are the softmax of logits, or the sigmoid if there is one unit
             or the loss is a binary crossentropy.
-        at: The layer, or the one of several inputs, that takes the place of the inputs; see
+        at: The layer, or one of several inputs, that takes the place of the inputs; see
             `Penalty`.
         interval: See `Penalty`.
         fraction: See `Penalty`.
