@@ -1,4 +1,4 @@
-"""Whole calls of `fit` side by side, on data that are where the model is.
+"""Times whole calls of `fit` side by side, on data that are on the device already.
 
 Nothing waits for the logs of a step: a call of `fit` reads them once, at its end.
 """
@@ -17,7 +17,7 @@ from side_by_side import measure
 
 @dataclass
 class Fits:
-    """Variants of a network: functions of the size of the images that make a compiled model."""
+    """Variants of a network: functions that make a compiled model for a size of images."""
 
     variants: dict[str, Callable[[int], keras.Model]]
     batch: int
@@ -56,7 +56,7 @@ def timed(fits, rounds, options):
 
 
 def data(batch, size, classes, steps):
-    """The arguments of `fit` for one step and for a call."""
+    """The arguments of `fit` for a single step, and for a timed call."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, size, size, 3), dtype="float32")
     y = rng.integers(0, classes, batch)
@@ -81,7 +81,7 @@ def on_cpu():
 
 
 def reset_peak():
-    """Begins to watch the memory of the device anew, where the backend can."""
+    """Resets the peak of memory of the device, if the backend can."""
     if on_cpu():
         return
     if keras.backend.backend() == "tensorflow":
@@ -95,7 +95,7 @@ def reset_peak():
 
 
 def peak():
-    """The peak of memory in bytes: of the device, or else of the process since it began."""
+    """The peak of memory in bytes: of the device, or else of the process since its start."""
     if on_cpu():
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -113,11 +113,11 @@ def peak():
 
 
 def print_table(times, images, seconds, peaks):
-    """Images a second, ratios to the first variant, the first step and the memory."""
+    """Prints images per second, ratios to the first variant, the first step and the memory."""
     where = "peak memory, GiB (device)"
     if on_cpu():
         where = "peak memory so far, GiB (process)"
-    elif keras.backend.backend() == "jax":  # It has no way to begin anew.
+    elif keras.backend.backend() == "jax":  # JAX cannot reset the peak.
         where = "peak memory so far, GiB (device)"
     print(
         "| variant | median, ms a call | ratio of minima | ratio of medians | images a second "

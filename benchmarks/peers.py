@@ -3,10 +3,10 @@
     KERAS_BACKEND=torch python benchmarks/peers.py
     KERAS_BACKEND=jax python benchmarks/peers.py --rounds 40
 
-The step by hand runs the same network, through Keras, on the same batch from the same weights,
-with SGD and momentum, and differentiates the penalty as a few lines of the framework do. Before
-anything is timed, one step of each must leave the same weights. The variants take turns in one
-process; the ratios are to the step by hand.
+The step by hand runs the same network, through Keras, on the same batch from the same weights, with
+SGD and momentum. A few lines of the framework differentiate the penalty. Before anything is timed,
+one step of each must leave the same weights. The variants take turns in one process; the ratios are
+to the step by hand.
 """
 
 import keras
@@ -19,7 +19,7 @@ WEIGHT, RATE, MOMENTUM, SAMPLES, CLASSES = 0.1, 0.01, 0.9, 64, 10
 
 
 def torch_step(model, x, y):
-    """Double backpropagation in PyTorch: a function that takes a step, one for the weights."""
+    """Double backpropagation in PyTorch: a function that takes a step, and one for the weights."""
     import torch
 
     weights = [weight.value for weight in model.trainable_weights]
@@ -29,7 +29,7 @@ def torch_step(model, x, y):
     def step():
         inputs = x.detach().requires_grad_()
         loss = torch.nn.functional.cross_entropy(model(inputs, training=True), labels)
-        # Each sample's own gradient: the mean loss has it divided by the batch size.
+        # The mean loss divides the gradient of each sample by the batch size.
         (gradient,) = torch.autograd.grad(loss * len(x), inputs, create_graph=True)
         penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
         optimizer.zero_grad()

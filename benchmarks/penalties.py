@@ -3,9 +3,9 @@
     python benchmarks/penalties.py                          # about ten minutes
     python benchmarks/penalties.py --tables interval --rounds 10
 
-One call of `fit` has eight training steps, so that a penalty of every eighth step is part of
-each; the options are those of step_time.py. The variants take turns, A B C A B C ..., in one
-process; the ratios of the minima and of the medians are those to the first variant.
+One call of `fit` has eight training steps, so that each call has one step with a penalty of
+`interval=8`. The options are those of step_time.py. The variants take turns, A B C A B C ..., in
+one process; the ratios of the minima and of the medians are to the first variant.
 """
 
 import functools
@@ -18,7 +18,7 @@ import keras_gbr as gbr
 
 
 def penalized(variants):
-    """ResNet-20 by variant: lists of penalties, or `None` for plain Keras."""
+    """ResNet-20 with the penalties of each variant, a list; `None` is plain Keras."""
 
     def build(size, penalties):
         if penalties is None:

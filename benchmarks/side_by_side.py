@@ -51,7 +51,7 @@ def batch_for(model, size, classes):
 
 
 def measure(variants, rounds):
-    """Seconds by variant, the variants in turn, after two rounds that do not count."""
+    """Seconds by variant. The variants take turns, after two rounds that do not count."""
     times = {name: [] for name in variants}
     for count in range(rounds + 2):
         for name, step in variants.items():
@@ -82,12 +82,12 @@ def run(description, tables, add_arguments=None, timed=None):
 
     Args:
         description: What it measures.
-        tables: By name, a function that returns callables by the names of the variants, or what
-            `timed` takes, and how many calls of each count by default. The docstrings of the
-            functions are the titles.
+        tables: By name, a function and how many calls of each variant count by default. The
+            function returns callables by the names of the variants, or an object for `timed`. Its
+            docstring is the title.
         add_arguments: A function that adds options to the parser.
-        timed: A function of what a table returns other than a dict, the number of rounds and
-            the options, which measures it and prints its table.
+        timed: A function that measures an object from a table, other than a dict, and prints its
+            table. It gets the object, the number of rounds and the options.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--tables", nargs="+", choices=tables, default=list(tables))

@@ -1,4 +1,4 @@
-"""Whether a network trains alike with probabilities and with logits as its outputs.
+"""Compares training with probabilities and training with logits as the outputs of a network.
 
     python benchmarks/softmax_and_logits.py                  # about five minutes on two cores
     KERAS_BACKEND=jax python benchmarks/softmax_and_logits.py --seeds 1
@@ -6,8 +6,8 @@
 On scikit-learn's digits, with `InputGradient`, from the same weights and batches: a softmax or
 sigmoid as the last activation and the loss by its name, and no activation and the loss with
 `from_logits=True`. A third column trains the former without the penalty. The gradient norm is the
-mean over test images of the squared norm of the gradient of the loss by the pixels, by central
-differences of the loss that the model is compiled with, which no code of keras_gbr takes part in.
+mean over test images of the squared norm of the gradient of the loss by the pixels. It comes from
+central differences of the compiled loss, without any code of keras_gbr.
 """
 
 import argparse

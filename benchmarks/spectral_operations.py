@@ -1,10 +1,10 @@
-"""What the compiler has to do for `Spectral` on ResNet-50, by method, without a GPU.
+"""The work of the compiler for `Spectral` on ResNet-50, by method, without a GPU.
 
     KERAS_BACKEND=tensorflow python benchmarks/spectral_operations.py
 
-Counts the operations in the traced graph of value and gradient over the 54 kernels, and takes
-the time of XLA for them, as the first call less the second. Seconds of the processor, summed
-over its cores, hardly depend on what else the machine does.
+Counts the operations in the traced graph of value and gradient over the 54 kernels, and measures
+the time that XLA takes to compile them: that of the first call minus that of the second. Seconds of
+the processor, summed over its cores, hardly depend on what else the machine does.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def value_and_slopes(kernels, method):
 
 
 def seconds(function):
-    """Seconds that a call takes, and those of the processor."""
+    """Seconds that a call takes, and seconds of the processor."""
     wall, processor = time.perf_counter(), time.process_time()
     function()
     return time.perf_counter() - wall, time.process_time() - processor

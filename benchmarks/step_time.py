@@ -7,8 +7,9 @@
 
 Each table times its variants in turn, A B C A B C ..., in one process, by whole calls of `fit`
 on data that are on the device already, and prints the ratios of the minima and of the medians to
-the first variant. Absolute times depend on the machine and on what else it does; the ratios much
-less. Where Keras finds a GPU, the steps run on it; there `--steps 100` drowns what a call costs.
+the first variant. Absolute times depend on the machine and on what else it does, ratios much less.
+If Keras finds a GPU, the steps run on it; with `--steps 100` the cost of a call itself is then
+negligible.
 """
 
 import keras
@@ -36,7 +37,7 @@ def changed(network, change):
 
 
 def plain(network):
-    """The compiled network alone."""
+    """The compiled network without a change."""
     return changed(network, lambda model: model)
 
 

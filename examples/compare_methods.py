@@ -1,4 +1,4 @@
-"""Trains one small convolutional network per method and compares what comes out.
+"""Trains one small convolutional network per method and compares the results.
 
     python examples/compare_methods.py [--dataset NAME] [--methods A B ...] [--epochs N] ...
 
@@ -25,7 +25,7 @@ with quiet_imports(__file__):
     import keras_gbr as gbr
 
 SHIFT = 1e-3
-# Points of validation accuracy that a method may lose for being stronger.
+# The share of validation accuracy that a method may lose by a stronger setting.
 TOLERANCE = 0.01
 
 
@@ -35,7 +35,7 @@ class Method:
 
     Attributes:
         parts: The keyword arguments of `network`, given the setting.
-        quantity: What the method holds down, as the `Examiner` names it.
+        quantity: The quantity that the method reduces, by its name in the `Examiner`.
         parameter: Name of the setting.
         chosen: Its value: the outcome of `--tune` on digits.
         grid: The values that `--tune` tries, from the weakest to the strongest.
@@ -122,7 +122,7 @@ class Trainee:
         self.model = self._fresh()
 
     def train(self, seed: int) -> None:
-        """Trains from a new start, which depends on the seed alone."""
+        """Trains from a new start, which depends only on the seed."""
         keras.utils.set_random_seed(seed)
         self.model.set_weights(self._fresh().get_weights())
         for variable in self.model.optimizer.variables:
@@ -147,7 +147,7 @@ class Study:
         self._progress = Progress(settings * options.seeds)
 
     def measure(self, name: str, value: float | None) -> dict[str, list[float]]:
-        """Every measured quantity of a method with one setting, a value a seed."""
+        """Every measured quantity of a method with one setting, a value per seed."""
         trainee = Trainee(METHODS[name], value, self._data, self._options.epochs)
         batch = tuple(part[:BATCH_SIZE] for part in self._data.train)
         measured = []
@@ -162,7 +162,7 @@ class Study:
 
 
 def compare(names: list[str], data: Data, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Trains and measures every method; one row each, with a value a seed in every column."""
+    """Trains and measures every method: a row each, with a value per seed in every column."""
     study = Study(data, options, len(names))
     rows: list[dict[str, Any]] = []
     for name in names:
@@ -176,12 +176,12 @@ def compare(names: list[str], data: Data, options: argparse.Namespace) -> list[d
 
 
 def tune(names: list[str], data: Data, options: argparse.Namespace) -> None:
-    """Prints what every setting leads to on the validation split, and the choice.
+    """Prints the results of every setting on the validation split, and the choice.
 
-    That is the strongest setting which loses at most `TOLERANCE` of accuracy against the best
-    of its grid and holds its own quantity below that of the plain row.
+    The choice is the strongest setting that loses at most `TOLERANCE` of accuracy against the best
+    of its grid, and whose own quantity is below that of the plain row.
     """
-    data = dataclasses.replace(data, test=data.validation)  # The test split is out of reach.
+    data = dataclasses.replace(data, test=data.validation)  # The test split is not used.
     tuned = [name for name in names if METHODS[name].grid]
     study = Study(data, options, 1 + sum(len(METHODS[name].grid) for name in tuned))
     plain = study.measure("plain", None)
@@ -209,7 +209,7 @@ def _percent(values: list[float]) -> str:
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(
-        description="Trains one small network per method and compares what comes out.",
+        description="Trains one small network per method and compares the results.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument

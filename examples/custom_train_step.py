@@ -1,9 +1,9 @@
-"""Penalties in a `train_step` of one's own, on each backend, and one outside of `compile`.
+"""Penalties in a custom `train_step`, on each backend, and a penalty outside of `compile`.
 
     python examples/custom_train_step.py [--epochs N]
 
-A classifier with the loss and the loop of Keras' guides trains with the penalties that it was
-compiled with; a critic, which is never compiled, with a penalty in a loss written by hand.
+A classifier, with the loss and the metrics loop of Keras' guides, trains with the penalties that it
+was compiled with. A critic, which is never compiled, gets a penalty for a loss written by hand.
 """
 
 import argparse
@@ -22,7 +22,7 @@ BACKEND = keras.backend.backend()
 
 
 class Net(gbr.GBRMixin, keras.Model):
-    """A network whose step is written by hand: two lines of it are about the penalties."""
+    """A network whose step is written by hand. Two lines of it are for the penalties."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Net(gbr.GBRMixin, keras.Model):
         return self.penalized_loss(loss, forward), forward.y_pred
 
     def updated_metrics(self, y: Any, y_pred: Any, loss: Any) -> dict[str, Any]:
-        """The guides' loop; the metrics of the penalties are up to date and leave it out."""
+        """The loop of the guides, without the metrics of the penalties, which are up to date."""
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(loss)

@@ -36,10 +36,10 @@ with quiet_imports(__file__):
 
 POINTS = np.linspace(-1, 1, 6)[:, None]
 LABELS = np.sin(3 * POINTS)
-# Far below the smallest distance that is measured, about 1e-5.
+# Far below the smallest measured distance, about 1e-5.
 TOLERANCES = {"rtol": 1e-10, "atol": 1e-12}
 
-# The picture: two parameters, a step that is large for them, and one that is a tenth of it.
+# The picture: two parameters, a step that is large for them, and a tenth of that step.
 PLANE_START = (1.5, 2.5)
 PLANE_STEP, PLANE_STEPS, FINER = 0.3, 12, 10
 
@@ -52,7 +52,7 @@ class Trail(keras.callbacks.Callback):
         self.points: list[np.ndarray] = []
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # Under JAX the model has its weights back once a callback asks for the model.
+        # Under JAX Keras puts the weights back into the model when a callback asks for it.
         self.points.append(flat(self.model))
 
 
@@ -130,7 +130,7 @@ class Flow(Trainee):
 def measure(
     steps: Sequence[int], time: float = 2.0, seed: int = 1, units: int = 3
 ) -> list[dict[str, float]]:
-    """The distances of gradient descent from both flows at one time, for a ladder of steps.
+    """The distances of gradient descent from both flows at one time, for several step sizes.
 
     Args:
         steps: Numbers of gradient steps, increasing. The step size is `time / steps`.
@@ -145,7 +145,7 @@ def measure(
         ArithmeticError: Gradient descent diverges.
     """
     start = 0.8 * np.random.default_rng(seed).standard_normal(3 * units + 1)
-    # Before the flows, which take long where gradient descent diverges.
+    # Before the flows, which take long if gradient descent diverges.
     ends = [_end(units, start, time / number, number) for number in steps]
     progress = Progress(1 + len(steps))
     plain_end = Flow(units, True).end(start, time)
@@ -175,7 +175,7 @@ def _end(units: int, start: np.ndarray, step: float, number: int) -> np.ndarray:
 
 
 def order(coarse: dict[str, float], fine: dict[str, float], flow: str) -> float:
-    """The power of the step size that a distance falls with."""
+    """The power of the step size with which a distance falls."""
     return math.log(coarse[flow] / fine[flow]) / math.log(coarse["step_size"] / fine["step_size"])
 
 
@@ -202,7 +202,7 @@ def table(rows: list[dict[str, float]]) -> str:
 
 
 def write_figure(rows: list[dict[str, float]], paths: dict[str, np.ndarray], path: Path) -> None:
-    """The distances with lines of slope 1 and 2, and the paths in the plane."""
+    """Draws the distances with lines of slope 1 and 2, and the paths in the plane."""
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     _draw_orders(left, rows)
     _draw_paths(right, paths)

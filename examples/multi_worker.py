@@ -24,12 +24,12 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# `tf.distribute` is TensorFlow's own. Whatever Keras is configured for, the workers take this.
+# `tf.distribute` needs TensorFlow, whatever backend Keras is configured for.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 BATCH = 64  # over all workers together
 RESTARTS = 2
-GRACE = 20.0  # seconds in which the workers that lost one may end by themselves
+GRACE = 20.0  # seconds in which the other workers may end by themselves after one has died
 TOLERANCE = 1e-6
 
 
@@ -65,10 +65,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def work(options: argparse.Namespace) -> None:
-    """Trains as one worker of those that the environment names."""
+    """Trains as one of the workers that the environment names."""
     import tensorflow as tf
 
-    # Made before anything else of TensorFlow: it connects the workers.
+    # Made before anything else in TensorFlow, because it connects the workers.
     strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster())
     index = strategy.cluster_resolver.task_id or 0
     folder = options.output / f"worker-{index}"
@@ -120,7 +120,7 @@ def network(shape, classes):
     inputs = x = keras.Input(shape)
     for filters in (16, 32):
         x = gbr.ENCConv(layers.Conv2D(filters, 3, padding="same", use_bias=False))(x)
-        # A smooth activation: the roundings that workers differ by do not grow in it.
+        # A smooth activation, in which rounding differences between workers do not grow.
         x = layers.Activation("silu")(layers.BatchNormalization(momentum=0.9, synchronized=True)(x))
     x = layers.GlobalAveragePooling2D()(x)
     model = gbr.GBRModel(inputs, layers.Dense(classes)(x))
@@ -134,9 +134,9 @@ def network(shape, classes):
 
 
 def batches(x, y):
-    """The same batches in every epoch, so that one that is repeated is the same.
+    """The same batches in every epoch, so that an epoch that is repeated is the same.
 
-    Incomplete ones are left out: Keras would weight their samples by worker.
+    Incomplete batches are left out: Keras would weight their samples by worker.
     """
     import tensorflow as tf
 
@@ -148,7 +148,7 @@ def batches(x, y):
 
 
 def restore_chiefs_backup(output: Path, folder: Path) -> None:
-    """Makes the chief's backup this worker's, so that all resume from the same epoch."""
+    """Copies the chief's backup to this worker, so that all resume from the same epoch."""
     source, target = output / "worker-0" / "backup", folder / "backup"
     if source != target:
         shutil.rmtree(target, ignore_errors=True)
@@ -156,7 +156,7 @@ def restore_chiefs_backup(output: Path, folder: Path) -> None:
             shutil.copytree(source, target)
 
 
-# The launcher, in the place of a cluster's engine.
+# The launcher, in place of a cluster's engine.
 
 
 class Workers:
@@ -204,7 +204,7 @@ def train(options: argparse.Namespace, output: Path, kill: bool = False) -> list
     """Trains on local workers and returns what they saved.
 
     Args:
-        options: Those of the command line.
+        options: The options of the command line.
         output: The folder for logs, backups and models. It is emptied.
         kill: Whether to kill the last worker in the middle.
     """
@@ -227,7 +227,7 @@ def train(options: argparse.Namespace, output: Path, kill: bool = False) -> list
 
 
 def watch(workers: Workers, options: argparse.Namespace, deadline: float, kill: bool) -> bool:
-    """Waits for the workers; whether all ended well. Kills the last one if asked."""
+    """Waits for the workers and returns whether all ended well. Kills the last one if asked."""
     middle = f"Epoch {options.epochs // 2 + 1}/"
     while time.monotonic() < deadline:
         codes = workers.codes()
@@ -256,7 +256,7 @@ def tail(log: Path, lines: int = 20) -> str:
 
 
 def largest_difference(one: Path, other: Path) -> float:
-    """Between the weights of two saved models."""
+    """The largest difference between the weights of two saved models."""
     import keras
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""A Wasserstein GAN on digits, its critic held to slope 1 by a penalty (WGAN-GP).
+"""A Wasserstein GAN on digits. A penalty keeps the slope of its critic at 1 (WGAN-GP).
 
     python examples/wasserstein_gan.py [--epochs N] [--weight W] [--seed S]
 
@@ -26,7 +26,7 @@ SHAPE = (8, 8, 1)
 LATENT = 16
 BATCH_SIZE = 64
 CRITIC_STEPS = 5  # for each step of the generator
-STEPS = 100  # of the generator, an epoch
+STEPS = 100  # of the generator, per epoch
 LEARNING_RATE = 1e-3  # falls to 0
 
 
@@ -63,8 +63,8 @@ class WassersteinGAN:
     labels keep that part out of the loss: with 0, -3 and 3 for the parts, the mean of label
     times score is the mean score of the generated images minus that of the real ones.
 
-    The generator trains inside a model that ends with the critic's score, which it is to raise:
-    its labels are -1. The critic in there is a copy whose weights stay as they are.
+    The generator trains inside a model that ends with the critic's score. It must raise the score,
+    so its labels are -1. The critic in that model is a frozen copy.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class WassersteinGAN:
         """Some steps of the critic, each on images of its own, then one of the generator.
 
         Args:
-            images: Real ones, a batch for each step of the critic.
+            images: Real images, a batch for each step of the critic.
 
         Returns:
             The logs of each step of the critic.
@@ -106,7 +106,7 @@ class WassersteinGAN:
         for start in range(0, len(images), BATCH_SIZE):
             real, generated = (part[start : start + BATCH_SIZE] for part in (images, others))
             x = np.concatenate([self.between(real, generated), real, generated])
-            # Older versions of Keras go on with the metrics of the step before.
+            # Older versions of Keras continue with the metrics of the step before.
             self.critic.reset_metrics()
             logs.append(self.critic.train_on_batch(x, labels, return_dict=True))
         self.copy.set_weights(self.critic.get_weights())
@@ -115,10 +115,10 @@ class WassersteinGAN:
 
 
 class Monitor:
-    """Measures and prints after every epoch, on images that had no part in the training.
+    """Measures and prints after every epoch, on images that were not used in training.
 
     Attributes:
-        rows: What was measured, a row an epoch.
+        rows: What was measured, a row per epoch.
     """
 
     def __init__(self, real: np.ndarray, epochs: int) -> None:
@@ -128,7 +128,7 @@ class Monitor:
         self.noise = np.random.default_rng(0).standard_normal((len(real), LATENT))
 
     def images(self, gan: WassersteinGAN) -> np.ndarray:
-        """As many generated images as real ones, of the same noise every time."""
+        """As many generated images as real ones, from the same noise every time."""
         return gan.generator.predict_on_batch(self.noise)
 
     def measure(self, gan: WassersteinGAN, logs: list[dict[str, float]]) -> None:

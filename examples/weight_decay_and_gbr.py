@@ -23,18 +23,18 @@ with quiet_imports(__file__):
 
     import keras_gbr as gbr
 
-# Each run traces functions of its own, and TensorFlow takes that for one traced in vain.
+# Each run traces functions of its own, which TensorFlow mistakes for needless retracing.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 DECAYS = ("0", "1e-8", "1e-6", "1e-4", "1e-3", "1e-2")
 ENC = "ENC"
-# Of the shifted weight decay that goes with ENC.
+# The epsilon of the shifted weight decay that goes with ENC.
 SHIFT = 1e-3
 BATCH_SIZE = 32
-# The GBR is measured on so many training images.
+# The number of training images on which the GBR is measured.
 MEASURED = 200
 
-# A value an epoch by metric, as `fit` records them.
+# A value per epoch by metric, as `fit` records them.
 History = dict[str, list[float]]
 
 
@@ -42,7 +42,7 @@ def parts(label: str, enc_decay: str) -> dict[str, Any]:
     """What a run changes in the plain network: keyword arguments of `network`.
 
     The weight decay w of SGD adds w W to the gradient, which is the gradient of w/2 times the
-    squared norm. Biases and normalisations have none.
+    squared norm. Biases and normalisations have no decay.
     """
     if label == ENC:
         return {"wrap": gbr.ENCConv, "regularizer": gbr.ShiftedL2(float(enc_decay) / 2, SHIFT)}
@@ -50,7 +50,7 @@ def parts(label: str, enc_decay: str) -> dict[str, Any]:
 
 
 def train(label: str, seed: int, data: Data, options: argparse.Namespace) -> History:
-    """One training, which depends on its arguments alone."""
+    """One training, which depends only on its arguments."""
     keras.utils.set_random_seed(seed)
     changed = parts(label, options.enc_decay)
     model = network(data, options.epochs, batch_size=BATCH_SIZE, **changed)
@@ -68,7 +68,7 @@ def train(label: str, seed: int, data: Data, options: argparse.Namespace) -> His
 
 
 def rows(runs: dict[str, list[History]]) -> list[dict[str, Any]]:
-    """One row a run, seed and epoch."""
+    """One row per run, seed and epoch."""
     return [
         {"run": label, "seed": seed, "epoch": epoch + 1}
         | {metric: values[epoch] for metric, values in history.items()}
@@ -79,7 +79,7 @@ def rows(runs: dict[str, list[History]]) -> list[dict[str, Any]]:
 
 
 def table(runs: dict[str, list[History]]) -> str:
-    """What every run ended with: mean and standard deviation over the seeds."""
+    """The end of every run: mean and standard deviation over the seeds."""
     columns = {
         "GBR": ("gbr", 1, None),
         "train %": ("accuracy", 100, 1),

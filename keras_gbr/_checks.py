@@ -69,7 +69,7 @@ def axes(name: str, value: Any) -> int | tuple[int, ...]:
 
 
 def closest(name: str, known: Iterable[str]) -> list[str]:
-    """Up to five of the known names, those that are most like `name` first."""
+    """Up to five of the known names, those most similar to `name` first."""
     names = list(dict.fromkeys(known))
     return difflib.get_close_matches(name, names, n=5, cutoff=0.5) or names[:5]
 

@@ -16,7 +16,7 @@ Measure = str | Callable[[keras.Model, Any, Any], float | Mapping[str, float]]
 
 
 class _Samples(NamedTuple):
-    """Data to measure on, as they were given, and the prefix of the names in the logs."""
+    """Data to measure on, as they were given, and the prefix of their names in the logs."""
 
     prefix: str
     x: Any
@@ -47,22 +47,22 @@ class GBRMonitor(keras.callbacks.Callback):
         y: Their labels, for measures that need them. A dataset has its own.
         validation_data: As in `fit`: `(x, y)`, `(x, y, sample_weight)` or a dataset; or only the
             inputs. A tuple is always inputs and labels.
-        measures: A list of the names above, which are those of functions in `keras_gbr.measures`,
-            and of functions `(model, x, y)` that return a float or a dict of floats. These get
-            `x` and `y` as they are given here.
+        measures: A list of names from the table above, which are those of functions in
+            `keras_gbr.measures`, and of your own functions `(model, x, y)` that return a float or
+            a dict of floats. Your functions get the data as they are given here.
         of: See `measures.gbr`.
         num_projections: See `measures.gbr`.
         standard_error: See `measures.gbr`.
         batch_size: See `measures.gbr`.
         freq: Whole number of epochs from one measurement to the next. The first epoch is
-            measured. The other epochs have no such logs.
+            measured. The logs of epochs without a measurement lack these names.
         verbose: See `measures.gbr`.
         at: See `measures.gbr`. Only `"gbr"` uses it.
 
     Raises:
         ValueError: An argument is out of its range; or, when training begins, a measure does not
-            apply to this model or to these data. Each measure is tried on the first batch, except
-            for functions of your own.
+            apply to this model or to these data. Each measure, except your own functions, is tried
+            on the first batch.
 
     Example:
 
@@ -104,7 +104,7 @@ class GBRMonitor(keras.callbacks.Callback):
         if validation_data is not None:
             self._samples.append(_Samples("val_", *_parts(validation_data)))
         for samples in self._samples:
-            self._data(samples)  # for what it refuses
+            self._data(samples)  # refuses data that do not fit
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Refuses a model or data to which a measure does not apply; called by Keras."""
@@ -112,7 +112,7 @@ class GBRMonitor(keras.callbacks.Callback):
         self._try_measures()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Does the same for a model that its first step has built; called by Keras."""
+        """Does what `on_train_begin` does, if only the first step builds the model."""
         self._try_measures()
 
     def _try_measures(self) -> None:
@@ -224,7 +224,7 @@ _REQUIRED: dict[str, Callable[[keras.Model], Any]] = {
 
 
 def _parts(validation_data: Any) -> tuple[Any, ...]:
-    """The given ones of inputs, labels and weights."""
+    """Those of inputs, labels and weights that are given."""
     if not isinstance(validation_data, tuple):
         return (validation_data,)
     if not 1 <= len(validation_data) <= 3:

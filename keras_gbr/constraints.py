@@ -12,15 +12,16 @@ from keras_gbr.maths.equal_norm import check_direction, equal_norm
 class EqualNorm(keras.constraints.Constraint):
     r"""Projects the kernel onto $\|W\|_F^2 = \alpha$ after each update.
 
-    Unlike `ENC`, which computes with a scaled kernel and lets the gradient flow through the
-    scaling, `EqualNorm` overwrites the kernel after each update: the gradient knows nothing of
-    the scaling. The form of the paper is `ENC`. The kernel satisfies the constraint after the
-    first update, not before.
+    `EqualNorm` overwrites the kernel after each update, so the gradient does not include the
+    scaling. `ENC`, which is the form in the paper, computes with a scaled kernel and lets the
+    gradient flow through the scaling. The kernel satisfies the constraint after the first update,
+    not before.
 
     Args:
         alpha: Float > 0, the squared Frobenius norm.
-        per_filter: Whether every filter gets the same norm, instead of the whole kernel.
-        center: Whether the mean (of each filter, or of the whole kernel) is removed.
+        per_filter: Whether each filter is scaled, to the squared norm `alpha / filters`. Otherwise
+            the kernel is scaled as a whole.
+        center: Whether the mean (of each filter, or of the whole kernel) is subtracted first.
         filter_axis: The axis, or tuple of axes, that numbers the filters: -1 for dense,
             convolutional and recurrent kernels, -2 for transposed convolutions, (-2, -1) for
             depthwise kernels, 0 for an `Embedding`.
@@ -29,11 +30,11 @@ class EqualNorm(keras.constraints.Constraint):
         w: The kernel, in the shape of its layer.
 
     Returns:
-        The projected kernel, same shape and dtype. Filters of zeros stay zeros.
+        The projected kernel, of the same shape and dtype. Filters of zeros stay zeros.
 
     Raises:
-        ValueError: An argument is out of its range. With `center`, a call raises it for a kernel
-            whose filters have one entry.
+        ValueError: An argument is out of its range; or, in a call with `center`, the filters of
+            the kernel have one entry.
 
     Example:
 

@@ -1,7 +1,7 @@
 """The kernels of a layer: which variables they are, and which axes number their filters.
 
-A filter is what one output unit multiplies its inputs with. The other axes of a kernel are its
-fan-in:
+A filter holds the weights of one output unit. One or more axes of a kernel number its filters; the
+other axes are the fan-in:
 
 | kernel of | shape | axes of the filters |
 |---|---|---|
@@ -65,7 +65,7 @@ class Kernel:
     """One kernel of a built layer.
 
     Attributes:
-        name: The path to it from the layer that was asked: "kernel", "lstm_cell/kernel".
+        name: The path to it from the layer given to `kernels_of`: "kernel", "lstm_cell/kernel".
         layer: The layer that stores it.
         filter_axis: The axis, or tuple of axes, that numbers the filters.
         attribute: The instance attribute of `layer` that stores it.
@@ -78,7 +78,7 @@ class Kernel:
 
     @property
     def variable(self) -> Any:
-        """The variable, also while a wrapper computes with something else."""
+        """The variable itself, even while a wrapper makes the layer read another kernel."""
         return vars(self.layer)[self.attribute]
 
 
@@ -91,7 +91,7 @@ def kernels_of(layer: keras.Layer) -> list[Kernel]:
     Raises:
         ValueError: One of the layers is quantized or has LoRA enabled.
     """
-    # Their cells have no public class.
+    # The cells of convolutional LSTMs have no public class.
     cells = {id(part.cell) for part in all_layers(layer) if isinstance(part, CONVOLUTIONAL_LSTMS)}
 
     def rule_of(part: keras.Layer) -> dict[str, Axes]:
@@ -115,14 +115,14 @@ def kernels_of(layer: keras.Layer) -> list[Kernel]:
 
 
 def undeclared_weights(layer: keras.Layer) -> list[tuple[str, tuple[int, ...]]]:
-    """Weights that may be kernels, but are not known as kernels.
+    """Weights that may be kernels, but are not declared.
 
     Args:
         layer: A built layer.
 
     Returns:
-        Names and shapes of trainable weights with two or more axes that belong to layers from
-        outside of Keras, which do not declare them in `gbr_kernels`.
+        Names and shapes of trainable weights that have two or more axes, belong to layers from
+        outside of Keras, and are not declared in `gbr_kernels`.
     """
     known = {id(kernel.variable) for kernel in kernels_of(layer)}
     return [
@@ -157,7 +157,7 @@ def _declared(layer: keras.Layer) -> dict[str, Axes]:
 
 
 def _rule(layer: keras.Layer) -> dict[str, Axes]:
-    """The kernels of a layer that stores some itself, with the axes of their filters."""
+    """The kernels that a layer of Keras stores itself, with the axes of their filters."""
     if isinstance(layer, DEPTHWISE):
         return {"kernel": (-2, -1)}
     if isinstance(layer, SEPARABLE):
@@ -186,8 +186,8 @@ def check_layer(layer: Any, layer_classes: tuple[type, ...] = LAYER_CLASSES) -> 
 
     Args:
         layer: The layer, built or not.
-        layer_classes: The accepted layer classes. With all of them, a layer from outside of Keras
-            is accepted too: whether it holds layers with kernels shows once it is built.
+        layer_classes: The accepted layer classes. The default accepts a layer from outside of
+            Keras too, because only a built layer shows whether it holds kernels.
 
     Raises:
         ValueError: `layer` is of another class, is quantized, or has LoRA enabled.
@@ -212,7 +212,7 @@ def check_kernels(layer: keras.Layer) -> list[Kernel]:
     """The kernels of a built layer, at least one; see `kernels_of`.
 
     Raises:
-        ValueError: There is none, or one of the layers is quantized or has LoRA enabled.
+        ValueError: There is no kernel, or one of the layers is quantized or has LoRA enabled.
     """
     kernels = kernels_of(layer)
     if not kernels:
@@ -245,9 +245,9 @@ def check_start(kernel: Kernel, center: bool) -> None:
     is_zero = is_zero or getattr(initializer, "value", None) == 0
     if is_zero or center:
         raise check.error(
-            f"Kernel {kernel.name!r} starts with one number throughout, has no direction, and "
-            "would be zero for good. Take another initializer, such as "
-            '"glorot_uniform", or leave the layer as it is.',
+            f"Kernel {kernel.name!r} starts with the same number everywhere. It has no direction "
+            'and would always be zero. Take another initializer, such as "glorot_uniform", or '
+            "leave the layer as it is.",
             name,
             initializer,
         )

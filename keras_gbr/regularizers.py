@@ -49,16 +49,16 @@ class Spectral(_Addable):
         factor: Float >= 0.
         method: `"auto"`, `"lanczos"`, `"gram"`, `"power"` or `"svd"`. `"auto"` is `"gram"` where
             the kernel is on a GPU or TPU, which are fast at its few large products, and
-            `"lanczos"` on a CPU. Errors over the kernels of a freshly initialised ResNet-50,
-            compared with the singular value decomposition: eight Lanczos steps are 0.3 % low on
-            average and 1.6 % at worst; eight power iterations 4 % and 8 %; `"gram"` is within
-            3e-6, the rounding of float32. (Its $\sigma^2$ is off by less than 0.4 % where twenty
-            singular values lie within 0.1 % of the largest.)
+            `"lanczos"` on a CPU. Errors of $\sigma$ over the kernels of a freshly initialised
+            ResNet-50, compared with the singular value decomposition: eight Lanczos steps are
+            0.3 % low on average and 1.6 % at worst; eight power iterations 4 % and 8 %; `"gram"`
+            is within 3e-6, the rounding of float32. (Its $\sigma^2$ is off by less than 0.4 % where
+            twenty singular values lie within 0.1 % of the largest.)
         num_iterations: Whole number >= 1, the steps of `"lanczos"` and `"power"`. Lanczos
             solves kernels with at most 128 filters or a fan-in of at most 128 directly. `"gram"`
-            does not use it, but leaves kernels above 1024 on both sides to Lanczos.
+            uses it only for kernels above 1024 on both sides, which it leaves to Lanczos.
         operator: `"kernel"`, or `"convolution"` for an upper bound on the norm of the
-            convolution itself. The norm of the reshaped kernel is no such bound.
+            convolution itself. The norm of the reshaped kernel is not an upper bound.
         filter_axis: The axis, or tuple of axes, that numbers the filters: -1 for dense,
             convolutional and recurrent kernels, -2 for transposed convolutions, (-2, -1) for
             depthwise kernels, 0 for an `Embedding`.
@@ -132,7 +132,8 @@ class WEISSI(_Addable):
     leaves the output of a homogeneous network as it is. The second part lies between 1 and the
     root of the number of entries. It favours sparse kernels at any scale.
 
-    Batch normalisation removes the scale of a layer: there the first part only shrinks the kernel.
+    Batch normalisation after a layer removes its scale. The first part then only shrinks the
+    kernel.
 
     Args:
         log_factor: Float >= 0.
@@ -189,9 +190,9 @@ class WEISSI(_Addable):
 class ShiftedL2(_Addable):
     r"""Epsilon-shifted L2 regularization, weight decay for normalised kernels.
 
-    Weight decay shrinks a kernel that is normalised before use without bound, because only the
-    decay depends on its length. The shift moves the minimum from a standard deviation of 0 to one
-    of `epsilon`. Adds
+    If a kernel is normalised before use, only the weight decay depends on its length, and shrinks
+    it without bound. The shift moves the minimum from a standard deviation of 0 to one of
+    `epsilon`. Adds
 
     $$\text{factor} \sum_j \left[ (n-1)(s_j - \epsilon)^2 + n \mu_j^2 \right]$$
 
@@ -320,7 +321,7 @@ def resolved(name: str, regularizer: Any) -> keras.regularizers.Regularizer:
     """The regularizer that `keras.regularizers.get` makes of an argument.
 
     Raises:
-        ValueError: It makes none.
+        ValueError: The argument is not a regularizer.
     """
     try:
         found = keras.regularizers.get(regularizer)
@@ -341,8 +342,9 @@ def fitted_to(regularizer: keras.regularizers.Regularizer, kernel: Kernel) -> An
         kernel: The kernel.
 
     Returns:
-        A copy with the `filter_axis` of the kernel. Its `operator` is `"kernel"` unless the layer
-        is a convolution. A regularizer without these settings is returned itself.
+        A copy of a regularizer of this package, with the `filter_axis` of the kernel. Its
+        `operator` is `"kernel"` unless the layer is a convolution. Any other regularizer is
+        returned itself.
     """
     if isinstance(regularizer, Sum):
         return Sum([fitted_to(part, kernel) for part in regularizer.regularizers])

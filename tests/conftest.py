@@ -12,7 +12,7 @@ from support.networks import allow_float64, use_float64
 
 BACKEND = keras.backend.backend()
 if BACKEND != "torch":
-    # Tests compile much and run little: programs that are made in half the time.
+    # Tests compile much and run little, so these flags halve the time of compiling.
     os.environ.setdefault(
         "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     )
@@ -30,11 +30,11 @@ if BACKEND == "jax":
 if BACKEND == "torch":
     import torch
 
-    # Small tensors gain nothing from more, and processes side by side wait for each other's.
+    # Small tensors gain nothing from more threads, and processes side by side would slow down.
     torch.set_num_threads(1)
 
-# What is about one backend alone: strategies, exports, graphs without second derivatives, devices.
-# differential/ runs all of them.
+# Tests of one backend only: strategies, exports, graphs without second derivatives, devices.
+# differential/ starts all backends itself, so that one run of it is enough.
 ONLY = {
     "tensorflow": [
         "backend/test_corrected_gradients.py",
@@ -92,7 +92,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves out what `--whole-tables` is for."""
+    """Leaves out the tests that only `--whole-tables` runs."""
     if not config.getoption("whole_tables"):
         later = [item for item in items if item.get_closest_marker("whole_table")]
         items[:] = [item for item in items if not item.get_closest_marker("whole_table")]

@@ -1,4 +1,4 @@
-"""The rules of the house: what may import what, who may touch Keras' private names, and sizes."""
+"""The rules of CONTRIBUTING.md: what may import what, private names of Keras, and sizes."""
 
 import ast
 import functools
@@ -36,7 +36,7 @@ TRAINERS = [
     ROOT / "training/tensorflow_replicas.py",
 ]
 PRIVATE = re.compile(r"_[a-z]\w*")
-# Methods of a NamedTuple, public in spite of their names.
+# Methods of a NamedTuple, which are public in spite of their names.
 NAMED_TUPLES = ("_asdict", "_fields", "_replace")
 # Private names of TensorFlow and PyTorch.
 OF_BACKENDS = ("_forward_cls", "_get_function", "_is_grad_func", "_registry")
@@ -122,7 +122,7 @@ def foreign_names(path):
 
 
 def looked_up(tree):
-    """The names of attributes that code gives as strings: to `getattr`, or to a `__dict__`."""
+    """The names of attributes that code gives as strings, to `getattr` or to a `__dict__`."""
     for node in ast.walk(tree):
         found = []
         if isinstance(node, ast.Call):
@@ -178,7 +178,7 @@ def is_of_keras(path, name):
 
 
 @for_each_file
-def test_private_names_of_keras_stay_in_their_room(path):
+def test_private_names_of_keras_are_used_only_where_allowed(path):
     if part_of(path) != "_keras" and path not in TRAINERS:
         assert sorted(foreign_names(path)) == []
 
@@ -200,7 +200,7 @@ def readme_table():
 
 
 def all_of(path):
-    """The private names in a file, also where they are strings of no known use."""
+    """The private names in a file, including strings whose use is not known."""
     tree = tree_of(path)
     yield from (name.rpartition(".")[0] or name for name in foreign_names(path))
     for node in ast.walk(tree):

@@ -98,7 +98,7 @@ def test_all_measures_against_direct_calls():
     norms = measures.kernel_norms(model)
     for name, norm in norms.items():
         assert logs[f"kernel_norm/{name}"] == pytest.approx(norm, rel=1e-6)
-    # Of weights alone there is no second set on validation data.
+    # Measures that depend only on the weights are not repeated on validation data.
     assert not any(name.startswith(("val_kernel", "val_weight")) for name in logs)
 
 
@@ -183,7 +183,7 @@ def test_other_callbacks_can_watch_it():
 
 
 @pytest.mark.parametrize("measure", ["weight_bound", "gradient_transfer"])
-def test_a_model_that_a_measure_is_not_for_is_refused_before_training(measure):
+def test_a_model_that_does_not_fit_a_measure_is_refused_before_training(measure):
     model = conv_network(groups=None, normalization=layers.BatchNormalization)
     model.compile("sgd", logits_loss())
     x, y = batch((6, 6, 2))
@@ -233,7 +233,7 @@ WRONG_DATA = {
 
 
 @pytest.mark.parametrize("kind", [*WRONG_DATA, "tokens"])
-def test_data_that_a_measure_is_not_for_are_refused_before_training(kind):
+def test_data_that_do_not_fit_a_measure_are_refused_before_training(kind):
     (x, y), model = data(), compiled(penalties=[gbr.InputGradient(0.1)])
     if kind == "tokens":
         x, model = TOKENS, text_network()

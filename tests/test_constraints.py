@@ -45,7 +45,7 @@ def test_the_kernel_satisfies_the_constraint_after_fit(per_filter, center):
         # A fixed point of the map: every filter has its share, and its mean is 0.
         expected = oracles.equal_norm(kernel, 2.0, per_filter, center)
         np.testing.assert_allclose(kernel, expected, atol=1e-6)
-        # It has learnt, and is not the projected start alone.
+        # It has learnt: it is not just the projected start.
         drift = kernel - oracles.equal_norm(before, 2.0, per_filter, center)
         assert np.max(np.abs(drift)) > 1e-4
 

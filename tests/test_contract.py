@@ -1,4 +1,4 @@
-"""What every public class keeps: its configuration, and training after saving and loading."""
+"""What every public class must do: keep its configuration, and train on after loading."""
 
 import copy
 import json

@@ -22,7 +22,7 @@ PUBLIC = {
     if not inspect.ismodule(getattr(module, name))
 }
 CLASSES = {name: one for name, one in PUBLIC.items() if inspect.isclass(one)}
-# What stands for no paper: it combines, wraps or shows what others do.
+# Names without a paper: they combine, wrap or show what others do.
 WITHOUT_SOURCE = {
     "keras_gbr.ForwardPass",
     "keras_gbr.GBRMixin",

@@ -1,4 +1,4 @@
-"""Every kind of layer: which kernels it has, and that it computes with what NumPy says."""
+"""Every kind of layer: which kernels it has, and that it computes with those of NumPy."""
 
 import itertools
 
@@ -45,7 +45,7 @@ def with_random_weights(kind, seed=7, **kwargs):
 
 
 def expected_kernels(layer, kind, function):
-    """By variable: what NumPy makes of each raw kernel."""
+    """By variable: the result of the map for each raw kernel, by NumPy."""
     raw = {kernel.name: kernel for kernel in kernels_of(layer)}
     assert list(raw) == list(KINDS[kind][2])
     expected = {}
@@ -101,7 +101,7 @@ def test_every_kernel_in_use_has_the_squared_norm_alpha(kind):
 @kinds
 @pytest.mark.parametrize("name", ["ENC(True, True)", "WeightNorm"])
 def test_the_gradient_reaches_every_raw_kernel(name, kind):
-    # The attention of JAX computes in single precision; with dropout Keras takes its own.
+    # JAX's attention computes in single precision; with dropout Keras uses its own attention.
     dropout = {"dropout": 0.5} if kind in ATTENTION else {}
     layer = with_random_weights(kind, dtype="float64", **dropout)
     wrapper = WRAPPERS[name][0](layer)
@@ -129,7 +129,7 @@ def test_the_gradient_reaches_every_raw_kernel(name, kind):
         direction = rng.standard_normal(flat.shape)
         step = 1e-5
         ends = [number(loss(ops.convert_to_tensor(flat + s * step * direction))) for s in (1, -1)]
-        # Of order step^2: filters of three entries bend strongly once they are centred.
+        # The error is of order step^2: filters of three entries bend strongly once centred.
         scale = np.linalg.norm(slopes) * np.linalg.norm(direction)
         assert np.sum(slopes * direction) == pytest.approx(
             (ends[0] - ends[1]) / (2 * step), abs=1e-6 * scale
@@ -199,7 +199,7 @@ def test_an_axis_that_a_kernel_lacks_is_refused(axes):
 
 @pytest.mark.parametrize("axes", [1.0, "last", None, True, (0, 0), (0, None)])
 @pytest.mark.parametrize("make", [gbr.EqualNorm, gbr.Spectral, gbr.ShiftedL2])
-def test_what_is_no_axis_is_refused(make, axes):
+def test_a_value_that_is_not_an_axis_is_refused(make, axes):
     with pytest.raises(ValueError, match=r"`filter_axis` must be a whole number or a tuple"):
         make(filter_axis=axes)
 
@@ -222,7 +222,7 @@ def test_a_bound_on_convolutions_holds_for_depthwise_and_transposed_ones():
         assert bound < 4 * norm
 
 
-def test_a_bound_on_convolutions_leaves_other_kernels_to_their_own_norm():
+def test_for_other_kernels_the_bound_on_convolutions_is_the_spectral_norm():
     layer = with_random_weights("EinsumDense")
     wrapper = gbr.Regularized(layer, gbr.Spectral(1.0, "svd", operator="convolution"))
     model_around("EinsumDense", wrapper)
@@ -270,7 +270,7 @@ def test_lora_and_quantized_layers_inside_are_refused(wrap, make, shape, word):
         wrap(make()).build(*([shape] * (2 if make is attention_with_lora else 1)))
 
 
-def test_a_layer_of_ones_own_without_kernels_is_refused_when_built():
+def test_a_custom_layer_without_kernels_is_refused_when_built():
     class Scale(layers.Layer):
         def call(self, x):
             return 2 * x
@@ -280,7 +280,7 @@ def test_a_layer_of_ones_own_without_kernels_is_refused_when_built():
             wrap(Scale())(np.ones((2, 3), "float32"))
 
 
-def test_what_is_no_regularizer_is_refused():
+def test_a_value_that_is_not_a_regularizer_is_refused():
     for regularizer in (None, "nothing", 3, layers.Dense(2)):
         with pytest.raises(ValueError, match=r"`regularizer` must be a regularizer.*Received"):
             gbr.Regularized(layers.Dense(2), regularizer)
@@ -314,7 +314,7 @@ def test_states_masks_and_keyword_arguments_reach_the_layer():
     assert_close(block(example("Dense"), scale=3.0), 3 * block(example("Dense")))
 
 
-def test_masks_come_out_as_from_the_layer():
+def test_output_masks_are_those_of_the_layer():
     tokens = np.array([[1, 2, 0, 0], [3, 4, 5, 0]])
     embedded = gbr.ENC(layers.Embedding(7, 3, mask_zero=True))(tokens)
     assert_equal(embedded._keras_mask, tokens != 0)

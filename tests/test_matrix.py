@@ -75,7 +75,7 @@ def build(name, kind, **settings):
     if penalty and penalty.single_output:
         outputs = ops.mean(layers.Flatten()(outputs), axis=1, keepdims=True)
     model = MODEL_CLASSES[MODEL_OF.get(name, "GBRModel")](model.input, outputs)
-    # Token ids have no gradient: there it is taken behind the layer.
+    # Token ids have no gradient, so it is taken at the output of the layer.
     at = layer.name if kind == "Embedding" else None
     model.compile("sgd", "mse", penalties=[penalty.smooth(at)] if penalty else None, **settings)
     model.optimizer.build(model.trainable_variables)
@@ -86,12 +86,12 @@ def build(name, kind, **settings):
 
 
 def in_floatx(tensor):
-    """A tensor in the precision that sums are to be taken in."""
+    """A tensor in the precision for sums."""
     return ops.cast(tensor, keras.config.floatx())
 
 
 def of_model(model, x, y):
-    """The loss of a batch with all that is added to it, and the outputs."""
+    """The loss of a batch with everything that is added to it, and the outputs."""
     forward = model.forward_pass(x, y, training=True)
     loss = ops.mean(ops.square(in_floatx(forward.y_pred) - y))
     return model.penalized_loss(loss + sum(model.losses), forward), [forward.y_pred]
@@ -138,8 +138,8 @@ def reference(name, kind):
 
 
 def deviation(actual, expected):
-    """The length of the difference relative to that of what is expected, over all results."""
-    # Where 0 is expected, as of the bias of keys, roundings of the others remain.
+    """The length of the difference relative to that of the expected, the largest of all results."""
+    # Where 0 is expected, as for the bias of keys, the rounding of other terms remains.
     lengths = [np.linalg.norm(e) for e in expected]
     lengths = [length + 0.05 * max(1.0, *lengths) for length in lengths]
     return max(
@@ -150,7 +150,7 @@ def deviation(actual, expected):
 
 # Each case runs eagerly and is compiled in one way.
 WAYS = [way for way in MODES if way != "eager"] or [USUAL]
-# Roundings of 6e-8, 5e-4 and 4e-3; the largest of those of a product, its sum and a square.
+# The types round by 6e-8, 5e-4 and 4e-3; products, their sums and squares add these up.
 TOLERANCES = {"float32": 3e-4, "mixed_float16": 0.03, "mixed_bfloat16": 0.15}
 
 
@@ -163,7 +163,7 @@ def test_every_class_over_every_layer(name, kind, policy, way, tmp_path):
         pytest.skip("JAX has no attention in float16 on CPUs")
     keras.config.set_dtype_policy(policy)
     model = build(name, kind)
-    # Operation by operation, JAX compiles each alone, for every shape anew.
+    # Eagerly, JAX compiles each operation alone, and again for every shape.
     for mode in {way: None} if BACKEND == "jax" else {"eager": None, way: None}:
         actual = results(name, kind, mode, model)
         assert deviation(actual, reference(name, kind)) < TOLERANCES[policy], mode

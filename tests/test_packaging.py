@@ -1,4 +1,4 @@
-"""What is built is what is installed: the wheel, without network, in a folder of its own."""
+"""The wheel: built and installed without network, in a folder of its own."""
 
 import os
 import pathlib

@@ -35,7 +35,7 @@ def convolution(factor):
     return lambda w: factor * oracles.convolution_bound(w) ** 2
 
 
-# Regularizer and reference. On the kernels below 20 power iterations converge.
+# Regularizer and reference. On the kernels below, 20 power iterations converge.
 REGULARIZERS = {
     "spectral": (gbr.Spectral(0.3), spectral(0.3)),
     "spectral svd": (gbr.Spectral(0.3, "svd"), spectral(0.3)),
@@ -142,7 +142,7 @@ def test_the_gradient_of_shifted_l2_is_the_published_rule(shape, factor, epsilon
 
 
 @in_double_precision
-def test_shifted_l2_draws_filters_to_the_standard_deviation_epsilon():
+def test_shifted_l2_pulls_filters_to_the_standard_deviation_epsilon():
     kernel = random_kernel(20, 3)
     regularizer = gbr.ShiftedL2(0.5, 0.25)
     for _ in range(80):
@@ -153,7 +153,7 @@ def test_shifted_l2_draws_filters_to_the_standard_deviation_epsilon():
 
 @in_double_precision
 @given(scales=st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=5), seed=st.integers(0, 99))
-def test_the_log_norms_do_not_feel_a_rescaling_of_layers_with_product_one(scales, seed):
+def test_the_log_norms_do_not_change_when_layers_are_rescaled_with_product_one(scales, seed):
     scales = np.array(scales) / np.prod(scales) ** (1 / len(scales))
     layers = [random_kernel(6, 4, seed=seed + i) for i in range(len(scales))]
     regularizer = gbr.WEISSI(1.0)
@@ -166,7 +166,7 @@ def test_the_log_norms_do_not_feel_a_rescaling_of_layers_with_product_one(scales
 
 @in_double_precision
 @given(scale=st.floats(1e-3, 1e6), seed=st.integers(0, 99))
-def test_the_l1_ratio_does_not_feel_the_scale(scale, seed):
+def test_the_l1_ratio_does_not_depend_on_the_scale(scale, seed):
     kernel = random_kernel(3, 3, 2, 4, seed=seed)
     regularizer = gbr.WEISSI(0.0, l1_factor=1.0)
     ratio, (slopes,) = value_and_gradients(regularizer, kernel, mode="eager")
@@ -209,7 +209,7 @@ def test_addition_joins_regularizers_of_both_packages():
         assert float(joined(kernel)) == total(*parts)
 
 
-def test_addition_leaves_its_terms_alone_and_refuses_what_is_no_regularizer():
+def test_addition_leaves_its_terms_alone_and_refuses_other_values():
     pair = gbr.Spectral() + gbr.WEISSI()
     pair + gbr.ShiftedL2()
     assert len(pair.regularizers) == 2

@@ -48,7 +48,7 @@ def test_a_bad_argument_is_named_with_the_value_received(make, name, value):
 
 
 @pytest.mark.parametrize("bad", ["no regularizer", 3, [object()]])
-def test_a_sum_of_what_is_no_regularizer_is_a_value_error(bad):
+def test_a_sum_with_something_else_than_regularizers_is_a_value_error(bad):
     with pytest.raises(ValueError, match=r"Received"):
         gbr.Sum([gbr.Spectral(), bad])
 
@@ -56,7 +56,7 @@ def test_a_sum_of_what_is_no_regularizer_is_a_value_error(bad):
 @pytest.mark.parametrize(
     "number", [1, 2.5, np.float32(0.5), np.float64(0.5), np.int64(3), np.array(2.0)[()]]
 )
-def test_numbers_of_numpy_are_numbers_and_stored_as_plain_ones(number):
+def test_numpy_numbers_are_accepted_and_stored_as_python_numbers(number):
     for stored in (
         gbr.Spectral(factor=number).factor,
         gbr.WEISSI(log_factor=number).log_factor,

@@ -1,4 +1,4 @@
-"""A network as the adversarial-robustness-toolbox attacks it, on every backend of Keras."""
+"""A network for attacks by the adversarial-robustness-toolbox, on every backend of Keras."""
 
 import functools
 from typing import Any
@@ -27,11 +27,11 @@ class LossGradient(keras.Model):
 class Classifier(LossGradientsMixin, BlackBoxClassifier):
     """A classifier of images in [0, 1] whose gradients come from keras_gbr.
 
-    ART's own take their gradients from TensorFlow or PyTorch, and there is none for JAX.
+    ART's own classifiers get their gradients from TensorFlow or PyTorch. It has none for JAX.
 
     Args:
-        network: Compiled with its loss.
-        classes: Their number.
+        network: A model that is compiled with its loss.
+        classes: The number of classes.
     """
 
     def __init__(self, network: gbr.GBRModel, classes: int) -> None:

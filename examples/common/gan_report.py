@@ -15,7 +15,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 NEIGHBOURS = 3
-GRID = 8  # images a side
+GRID = 8  # images per side
 
 
 def precision_and_recall(
@@ -23,7 +23,7 @@ def precision_and_recall(
 ) -> tuple[float, float]:
     """How many generated images are like real ones, and how many real ones like generated ones.
 
-    An image is like the images of a set if it is closer to one of them than that one is to its
+    An image is like the images of a set if it is closer to one of them than that image is to its
     own k-th neighbour in the set. Distances are Euclidean, between pixels.
 
     Args:
@@ -37,7 +37,7 @@ def precision_and_recall(
 
     Reference:
         Kynkäänniemi et al. 2019, "Improved Precision and Recall Metric for Assessing Generative
-        Models", with pixels in the place of a network's features.
+        Models", with pixels in place of a network's features.
     """
     flat_real, flat_generated = _flat(real), _flat(generated)
     return (
@@ -71,11 +71,11 @@ def write_figure(
     reached: tuple[float, float],
     path: Path,
 ) -> None:
-    """Real and generated digits, and what was measured over the epochs.
+    """Draws real and generated digits, and what was measured over the epochs.
 
     Args:
-        rows: What was measured, a row an epoch.
-        real: Images that had no part in the training.
+        rows: What was measured, a row per epoch.
+        real: Images that were not used in training.
         generated: Generated images, of which the first ones are shown.
         reached: Precision and recall of real images.
         path: The PNG file.

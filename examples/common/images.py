@@ -7,7 +7,7 @@ import numpy as np
 
 SPLIT_SEED = 0
 TEST_SHARE = 0.3
-VALIDATION_SHARE = 2 / 7  # of what is left, so that half of the digits train
+VALIDATION_SHARE = 2 / 7  # of the images left after the test split: half of the digits train
 
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -29,7 +29,7 @@ def load(name: str = "digits", samples: int | None = None) -> Data:
     Args:
         name: `"digits"` (in scikit-learn, 8 x 8), or the name of a TFDS image classification
             set, with its own test split if it has one.
-        samples: At most so many training images, or `None` for all.
+        samples: The largest number of training images, or `None` for all.
 
     Raises:
         ValueError: There is no such set, it does not hold labelled images of one size, or what
@@ -97,7 +97,7 @@ def _tfds(name: str) -> tuple[Split, Split | None]:
 
 
 def _split(images: np.ndarray, labels: np.ndarray, share: float) -> tuple[Split, Split]:
-    """The rest and the share."""
+    """The rest, and the share."""
     from sklearn.model_selection import train_test_split
 
     parts = train_test_split(

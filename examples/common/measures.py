@@ -12,7 +12,7 @@ import keras_gbr as gbr
 from common.attack import Classifier
 from common.images import Data, Split
 
-# GBR, FGSM and the gradients are measured on at most so many images.
+# The largest number of images on which GBR, FGSM and the gradients are measured.
 MEASURED = 500
 BATCH_SIZE = 250
 TIMED_STEPS = 15
@@ -22,7 +22,7 @@ class Examiner:
     """Measures trained models.
 
     `strip` turns the model of every method into the same plain network. So one such network
-    takes the weights of each in turn, and what measures it is compiled once.
+    takes the weights of each in turn, and the measurements are compiled once.
 
     Args:
         build: Function of `penalties=` that returns the plain network, compiled.
@@ -44,7 +44,7 @@ class Examiner:
         self.attack = FastGradientMethod(classifier, eps=epsilon, batch_size=BATCH_SIZE)
 
     def take(self, model: keras.Model) -> None:
-        """Takes a trained model in for the measurements that follow."""
+        """Takes over the weights of a trained model for the measurements that follow."""
         self.network.set_weights(gbr.strip(model).get_weights())
 
     def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
@@ -70,10 +70,10 @@ class Examiner:
         }
 
     def quantities(self) -> dict[str, float]:
-        """What the methods hold down beside the GBR, each by its own measure.
+        """The quantities that the methods reduce, besides the GBR.
 
-        The gradients are those on test images: on training images the loss, and with it its
-        gradient, is near zero whatever the method.
+        The gradients are taken on test images: on training images the loss and its gradient are
+        near zero for every method.
         """
         kernels = [layer.kernel for layer in self.network.layers if hasattr(layer, "kernel")]
         images, labels = (part[:MEASURED] for part in self.data.test)
@@ -92,7 +92,7 @@ class Examiner:
             "||d loss/dx||^2": self.input_gradient(forward),
             "||d L/dW||^2": self.parameter_gradient(forward),
         }
-        # That of the input gradient has a value for each sample.
+        # The value of the input gradient is one per sample.
         arrays = {name: keras.ops.convert_to_numpy(value) for name, value in values.items()}
         return {name: float(np.mean(array)) for name, array in arrays.items()}
 
@@ -100,13 +100,13 @@ class Examiner:
 def relative_step_time(model: keras.Model, reference: keras.Model, batch: Split) -> float:
     """Median time of a training step over that of the reference, measured in turns.
 
-    `train_on_batch` returns floats and so waits for the step, also where the backend runs ahead.
+    `train_on_batch` returns floats, so it waits for the step even if the backend runs ahead.
     """
     times: dict[keras.Model, list[float]] = {model: [], reference: []}
     for each in times:
         each.train_on_batch(*batch)
     for turn in range(TIMED_STEPS):
-        # Who goes first changes: the second finds warmer caches.
+        # The order alternates: the second model finds warmer caches.
         for each in list(times)[:: 1 if turn % 2 else -1]:
             start = time.perf_counter()
             each.train_on_batch(*batch)

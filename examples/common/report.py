@@ -25,7 +25,7 @@ COLUMNS = {
 }
 OWN = {"own": ("this row", 1, None), "own_plain": ("plain row", 1, None)}
 
-# One value a seed, by column; texts beside them.
+# One value per seed for each measured column; texts in the others.
 Row = dict[str, Any]
 
 
@@ -56,7 +56,7 @@ def cell(values: list[float], factor: float = 1, decimals: int | None = None) ->
 
 
 def write_csv(rows: list[Row], path: Path) -> None:
-    """One line a method; each measured column as its mean and its spread over the seeds."""
+    """One line per method; each measured column as its mean and its spread over the seeds."""
     lines = []
     for row in rows:
         line = {"method": row["method"], "setting": row["setting"]}

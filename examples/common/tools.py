@@ -1,4 +1,4 @@
-"""What the examples share: quiet imports, checked options, progress, tables and whole files."""
+"""What the examples share: quiet imports, checked options, progress, tables and safe writes."""
 
 import argparse
 import csv
@@ -73,7 +73,7 @@ def positive(text: str) -> float:
 
 
 class Progress:
-    """One line with what is done, the time that has passed and about what is left."""
+    """One line with what is done, the time that has passed and an estimate of the time left."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done, self.start = total, 0, time.monotonic()
@@ -103,7 +103,7 @@ def aligned(cells: Sequence[Sequence[str]]) -> str:
 
 
 def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Writes rows that have the same keys, one line a row."""
+    """Writes rows that have the same keys, one line per row."""
 
     def write(temporary: str) -> None:
         with open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -115,7 +115,7 @@ def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def write_whole(path: Path, write: Callable[[str], Any]) -> None:
-    """Writes beside `path` and renames: the file is there whole, or as it was before."""
+    """Writes beside `path` and renames, so that the file is never half written."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
     os.close(handle)
     try:

@@ -27,12 +27,12 @@ def with_layers(model: keras.Model) -> list[tuple[str, Any]]:
     Returns:
         Their names and values: layers, or structures of them.
     """
-    # PyTorch keeps attributes that are layers apart.
+    # PyTorch keeps layers apart from the other attributes.
     held = {**vars(model), **getattr(model, "_modules", {})}
     order = [id(layer) for layer in children(model)]
     found = []
     for name, value in held.items():
-        # The records of Keras, TensorFlow and PyTorch follow from the other attributes.
+        # Keras, TensorFlow and PyTorch make these records from the other attributes.
         if name not in ("_layers", "_modules") and not name.startswith("_self_"):
             places = [order.index(id(layer)) for layer in _layers_in(value) if id(layer) in order]
             if places:
@@ -49,7 +49,7 @@ def _layers_in(value: Any) -> Iterator[keras.Layer]:
 
 
 def forget_layers(model: keras.Model) -> None:
-    """Lets a model forget the layers that it tracks, and take others, though it may be built."""
+    """Makes a model forget the layers that it tracks. It can then take others, even if built."""
     model._tracker.unlock()
     for layer in list(children(model)):
         model._tracker.untrack(layer)

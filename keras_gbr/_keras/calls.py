@@ -1,4 +1,4 @@
-"""What a train step calls of a model: methods without an argument of Keras, the metric "loss"."""
+"""What a train step calls on a model: methods that may not take `training`, the metric "loss"."""
 
 from typing import Any
 
@@ -6,17 +6,17 @@ import keras
 
 
 def call(model: keras.Model, x: Any, training: bool) -> Any:
-    """The outputs of a model, in training mode or not, if its `call` knows the difference."""
+    """The outputs of a model. `training` is passed on if its `call` takes it."""
     if "training" in model.call_signature_parameters:
         return model(x, training=training)
     return model(x)
 
 
 def training_loss(model: keras.Model, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Any:
-    """The loss of a batch by `compute_loss`, which may know nothing of `training`."""
+    """The loss of a batch by `compute_loss`, which may not take `training`."""
     return model._compute_loss(x, y, y_pred, sample_weight, training=True)
 
 
 def track_loss(model: keras.Model, loss: Any, count: Any) -> None:
-    """Updates the metric "loss" of a compiled model by the mean loss of `count` samples."""
+    """Updates the metric "loss" of a compiled model with the mean loss of `count` samples."""
     model._loss_tracker.update_state(loss, sample_weight=count)

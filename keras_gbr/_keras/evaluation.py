@@ -1,14 +1,14 @@
-"""What `evaluate` returns of a model that keeps some of its metrics for training."""
+"""What `evaluate` returns for a model that has some metrics only in training."""
 
 from abc import abstractmethod
 from typing import Any
 
 
 class EvaluatesLess:
-    """A mixin of models whose `test_step` returns some of the metrics only.
+    """A mixin for models whose `test_step` returns only some of the metrics.
 
-    Keras takes the metrics of all replicas where the logs of a step have all metrics. It takes
-    the logs themselves, those of one replica, where some are missing.
+    If the logs of a step have all metrics, Keras returns the metrics of all replicas. If some are
+    missing, it returns the logs themselves, which are those of one replica.
     """
 
     @abstractmethod

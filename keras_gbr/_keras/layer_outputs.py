@@ -16,14 +16,14 @@ from keras_gbr.maths.precision import is_float
 def layer_at(model: keras.Model, at: str | keras.Layer) -> keras.Layer:
     """The layer of a model, at any depth, that `at=` stands for.
 
-    A wrapper of this package has the name of the layer inside it; the name means the wrapper.
+    If a wrapper of this package has the name of the layer inside it, the name means the wrapper.
 
     Args:
         model: The model.
-        at: The layer, or its name, or its path: the names of what it is in before its own.
+        at: The layer, or its name, or its path: its name after those of the layers around it.
 
     Raises:
-        ValueError: There is none, or more than one, of that name.
+        ValueError: No layer, or more than one, has that name.
     """
     paths = _paths(model)
     if isinstance(at, keras.Layer):
@@ -42,14 +42,17 @@ def layer_at(model: keras.Model, at: str | keras.Layer) -> keras.Layer:
     else:
         near = check.closest(at, [*paths, *(path.rsplit("/", 1)[-1] for path in paths)])
         expected = (
-            f"`at` must name a layer or an input of model {model.name!r}. Near that are "
+            f"`at` must name a layer or an input of model {model.name!r}. The closest names are "
             f"{check.quoted(near)}."
         )
     raise check.error(expected, "at", at)
 
 
 def _paths(model: keras.Model) -> dict[str, keras.Layer]:
-    """The layers inside of a model by their paths; a wrapper and its layer of one name are one."""
+    """The layers inside a model by their paths.
+
+    A wrapper and the layer inside it are one entry if they have the same name.
+    """
     found = {}
     inside = walk(model, lambda part: layers_of(unwrapped(part)))
     next(inside)  # the model itself
@@ -62,7 +65,7 @@ def _paths(model: keras.Model) -> dict[str, keras.Layer]:
 
 
 def input_index(model: keras.Model, x: Any, at: Any) -> int | None:
-    """Which of several inputs `at=` names, by its place in the flat inputs; `None` if none.
+    """The place, in the flat inputs, of the input that `at=` names; `None` if it names no input.
 
     Args:
         model: The model.
@@ -80,22 +83,22 @@ def input_index(model: keras.Model, x: Any, at: Any) -> int | None:
 
 
 def require_batched(at: Any, tensor: Any, batch: Any) -> None:
-    """Refuses a tensor inside of a model whose first axis is not that of the batch.
+    """Refuses a tensor inside a model if its first axis is not that of the batch.
 
     Args:
         at: As `layer_at`, for the message.
-        tensor: What the layer gives.
+        tensor: The output of the layer.
         batch: An input of the model.
 
     Raises:
-        ValueError: It has another length there.
+        ValueError: The first axes of `tensor` and `batch` have different lengths.
     """
     rows, size = (tuple(each.shape)[:1] or (0,) for each in (tensor, batch))
     if rows != size and (rows[0] in (0, 1) or None not in (rows[0], size[0])):
         raise check.error(
             "`at` must name a layer whose output has the samples of the batch along its first "
             f"axis, {size[0] or 'as many as there are'} of them: gradients are taken for each "
-            f"sample. The layer {getattr(at, 'name', at)!r} has no such output; name one after it.",
+            f"sample. Name a layer after {getattr(at, 'name', at)!r}.",
             "shape of its output",
             tuple(tensor.shape),
         )
@@ -103,7 +106,7 @@ def require_batched(at: Any, tensor: Any, batch: Any) -> None:
 
 @contextmanager
 def replaced_outputs(layer: keras.Layer, replace: Callable[[Any], Any]) -> Iterator[None]:
-    """Puts a function between a layer and what comes after it, in this thread.
+    """Puts a function between a layer and the layers after it, in this thread.
 
     Args:
         layer: The layer. Its mask and losses stay as they are.

@@ -11,7 +11,7 @@ from keras_gbr._keras.layer_tree import all_layers
 
 @contextmanager
 def kept_losses(model: keras.Model) -> Iterator[None]:
-    """Gives the layers of a model, at the end, the losses that they have noted before."""
+    """Restores, at the end of the block, the losses that layers of a model noted before it."""
     noted = [(layer, list(layer._losses)) for layer in all_layers(model)]
     try:
         yield
@@ -28,7 +28,7 @@ def losses_of(layer: keras.Layer, losses: Sequence[Any]) -> list[Any]:
 
 def note_again(layer: keras.Layer, losses: Sequence[Any]) -> None:
     """Lets a layer note the losses of a call whose scope is closed."""
-    # The tensors of that call are gone; another object may get the number of one.
+    # The tensors of that call are gone, so a new tensor may have the `id` of one of them.
     layer._loss_ids.clear()
     if losses:
         layer.add_loss(losses)

@@ -1,4 +1,4 @@
-"""Other values of an object's attributes for the time of a call, in one thread alone."""
+"""Other values of an object's attributes during a call, in one thread only."""
 
 import functools
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 
 _lock = threading.Lock()
 _local = threading.local()
-# By the number of each object that has attributes replaced in some thread: which, how often.
+# By the `id` of an object: how many open blocks, in any thread, replace each of its attributes.
 _in_use: dict[int, Counter[str]] = {}
 
 
@@ -19,14 +19,14 @@ def replaced(
 ) -> Iterator[None]:
     """Lets this thread read other values of attributes; other threads, such as replicas, do not.
 
-    The attributes themselves, and with them what Keras tracks, saves and counts, stay as they
-    are. In the meantime the object is of a class of its own, a subclass of the one it had.
+    The attributes themselves stay as they are, and so does what Keras tracks, saves and counts.
+    Inside the block the class of the object is a subclass of the one it had.
 
     Args:
         target: Any object with a `__dict__`.
-        values: The attributes, each stored in `vars(target)` or defined by the class, and what
-            to read in their place.
-        check: Is called where one of them is read, and may refuse that by an error.
+        values: By the name of an attribute, which is stored in `vars(target)` or defined by the
+            class: the value to read in its place.
+        check: Called when one of them is read. It raises an error to refuse that.
     """
     mine = _values_of_this_thread()
     keys = [(id(target), name) for name in values]
@@ -67,16 +67,16 @@ def _leave(target: Any, names: list[str]) -> None:
 
 
 def _set_class(target: Any, names: frozenset[str]) -> None:
-    """Makes an object read the attributes in `names` by thread, and those alone."""
+    """Makes an object read the attributes in `names`, and no others, by thread."""
     plain = vars(type(target)).get("_replaces", type(target))
     cls = _class_with(plain, names) if names else plain
-    # Keras and PyTorch look at what is assigned to their objects; this is none of their business.
+    # Past the `__setattr__` of Keras and PyTorch, which track what is assigned.
     object.__setattr__(target, "__class__", cls)
 
 
 @functools.cache
 def _class_with(plain: type, names: frozenset[str]) -> type:
-    """A subclass that looks like the class itself, with attributes by thread."""
+    """A subclass that looks like the class itself and reads attributes by thread."""
     namespace = {
         "_replaces": plain,
         "__module__": plain.__module__,
@@ -90,7 +90,7 @@ def _class_with(plain: type, names: frozenset[str]) -> type:
 
 
 class _Quiet:
-    """Keeps from a class that it gets a subclass: it may note each, or ask for arguments."""
+    """Keeps the `__init_subclass__` of a class, which may have effects, from being called."""
 
     _replaces: type
 

@@ -10,10 +10,10 @@ from keras_gbr._keras.masks import mask_of
 
 
 class _PerSample:
-    """A Keras loss that returns one value a sample, whatever its reduction.
+    """A Keras loss that returns one value per sample, whatever its reduction.
 
-    Further axes of the loss (time steps, pixels) are averaged, those that are masked left out,
-    so that the value of a sample is what a mean loss over a batch of that sample alone would be.
+    Further axes of the loss (time steps, pixels) are averaged, without masked entries. The value
+    of a sample is then the mean loss of a batch of that sample alone.
     """
 
     def __init__(self, loss: keras.losses.Loss) -> None:
@@ -48,7 +48,7 @@ class _PerSample:
 
 
 def compiled_loss(model: keras.Model) -> Any:
-    """The loss container of a compiled model, a function of labels and outputs; else `None`."""
+    """The loss container of a compiled model, a function of labels and outputs, or `None`."""
     return getattr(model, "_compile_loss", None)
 
 
@@ -59,12 +59,12 @@ def _sample_means(values: Any) -> Any:
 def per_sample_losses(compile_loss: Any, y: Any, y_pred: Any) -> Any:
     """The compiled loss of each sample: all outputs, with their loss weights.
 
-    What the mask of an output excludes does not count, as in the compiled loss. Sample weights,
-    activity regularizers and `add_loss` terms are not part of it.
+    Masked entries of an output do not count, as in the compiled loss. Sample weights, activity
+    regularizers and `add_loss` terms are not part of it.
 
     Args:
-        compile_loss: The loss container of a compiled model, which resolves which loss goes with
-            which output. Its structure is kept and its losses are left unreduced.
+        compile_loss: The loss container of a compiled model, which knows the loss of each output.
+            It is not changed.
         y: Labels, as `fit` received them.
         y_pred: Outputs of the model.
 
@@ -78,12 +78,12 @@ def per_sample_losses(compile_loss: Any, y: Any, y_pred: Any) -> Any:
         entry._replace(loss=_PerSample(entry.loss)) for entry in compile_loss._flat_losses
     ]
     unreduced._metrics = [None] * len(unreduced._flat_losses)
-    with keras.name_scope("compile_loss"):  # as the compiled loss itself
+    with keras.name_scope("compile_loss"):  # the scope that Keras gives the compiled loss
         return unreduced.call(y, y_pred)
 
 
 def _copy(loss: Any) -> Any:
-    """A shallow copy. `copy.copy` would go through the configuration, which not all have."""
+    """A shallow copy. `copy.copy` would use the configuration, which not every loss has."""
     twin = object.__new__(type(loss))
     vars(twin).update(vars(loss))
     return twin
@@ -92,13 +92,13 @@ def _copy(loss: Any) -> Any:
 def require_separate_samples(loss: Any) -> None:
     """Refuses a loss in which the value of a sample depends on the other samples.
 
-    Its gradient by one input is not that of the loss of one sample.
+    The gradient of such a loss by the input of a sample is not that of the loss of the sample.
 
     Args:
         loss: The `loss` of `compile`: a string, function or `Loss`, or a structure of them.
 
     Raises:
-        ValueError: It is one of Keras, the circle loss, which compares the samples of a batch.
+        ValueError: It is Keras' circle loss, which compares the samples of a batch.
     """
     for item in keras.tree.flatten(loss):
         found = None if item is None else keras.losses.get(item)

@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
-# Under PyTorch Keras puts classes of its own in the place of its optimizers, and writes their
-# names into what it saves. Another backend would load them and fail in the first step.
+# Under PyTorch Keras replaces its optimizers by private classes, and saves the names of these.
+# Another backend would load them and fail in the first step.
 _OWN_OPTIMIZERS = "keras.src.backend.torch.optimizers."
 
 

@@ -1,4 +1,4 @@
-"""Running code with other values of variables, and without what it does to them."""
+"""Runs code with other values of variables, and keeps it from assigning them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,19 +10,19 @@ from keras import ops
 class NestedStatelessScope(keras.StatelessScope):
     """A stateless scope that may be inside another one.
 
-    Variables without a value of their own inside have the value that they have around the scope.
-    In Keras' own scope they have the value from outside of all scopes.
+    A variable that is given no value has the value that it has around the scope. In Keras' own
+    scope it has the value from outside of all scopes.
 
     Args:
         values: Pairs of variables and the values that they have inside.
         collect_losses: Whether layers note in `losses` what they add to the loss.
-        overwritten: As `values`, of variables that the code assigns. Whatever value one has
-            inside, its gradient is that of the variable as it is around the scope, as it is where
-            a variable is assigned in place.
+        overwritten: As `values`, for variables that the code assigns. The gradient with respect
+            to the value inside goes to the variable as it is around the scope, as it does if a
+            variable is assigned in place.
 
     Attributes:
         losses: What the layers have added to the loss, if that is collected.
-        updates: Pairs of each variable that was assigned inside and its last value.
+        updates: Pairs of a variable that was assigned inside and its last value.
     """
 
     def __init__(

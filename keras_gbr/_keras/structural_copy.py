@@ -1,4 +1,4 @@
-"""Copies of built layers part by part, for those that no configuration describes."""
+"""Copies built layers part by part, if no configuration describes them."""
 
 import copy
 import functools
@@ -15,7 +15,7 @@ from keras import ops
 
 from keras_gbr._keras.layer_tree import all_layers, is_built_from_graph
 
-# What threads share without being values: each layer has its own.
+# Locks and thread-local data hold no value to copy: each layer gets new ones.
 FRESH = {type(make()): make for make in (threading.Lock, threading.RLock, threading.local)}
 # What belongs to the calls of a layer, not to the layer.
 CALLS = {
@@ -25,12 +25,12 @@ CALLS = {
     "_losses_override": list,
     "_loss_ids": set,
 }
-# Keras makes these for each layer in `Layer.__new__`; they refer to it.
+# `Layer.__new__` makes these for each layer; they refer to the layer.
 MADE_BY_NEW = ("build", "quantize")
 
 
 def structural_copy(layer: keras.Layer, replace: Callable[[Any], Any] = lambda part: part) -> Any:
-    """A copy of a layer with all that it holds, made without its constructor.
+    """A copy of a layer with everything that it holds, made without its constructor.
 
     Variables, random states and layers inside are new and have the values, names and flags of
     the old ones; what is shared inside stays shared. Functions, classes, modules and constant
@@ -39,7 +39,7 @@ def structural_copy(layer: keras.Layer, replace: Callable[[Any], Any] = lambda p
 
     Args:
         layer: The layer, built or not.
-        replace: Takes each object that the layer holds, gives the one to copy in its place.
+        replace: Takes each object that the layer holds, returns the one to copy in its place.
 
     Returns:
         The copy, built if the layer is.
@@ -58,7 +58,7 @@ def structural_copy(layer: keras.Layer, replace: Callable[[Any], Any] = lambda p
 
 
 class _Copies:
-    """The copies by the identity of what they are copies of."""
+    """The copies, by the `id` of their originals."""
 
     def __init__(self, replace: Callable[[Any], Any]) -> None:
         self.replace = replace
@@ -68,7 +68,7 @@ class _Copies:
         self.kept: list[Any] = []
 
     def announce(self, layer: keras.Layer) -> None:
-        """Makes the copy of a layer known before it is filled, to all that refers to it."""
+        """Creates the copy of a layer empty, so that other copies can refer to it already."""
         if self.replace(layer) is layer and not is_built_from_graph(layer):
             new = keras.Layer.__new__(type(layer))
             self.memo[id(layer)] = self.blank[id(layer)] = new
@@ -182,7 +182,7 @@ class _Copies:
             return type(old)(self.copy(part) for part in old)
         if type(old) not in (list, dict, set, OrderedDict) and not hasattr(old, "tracker"):
             return copy.deepcopy(old, self.memo)
-        # Keras' own lists and dicts, past the methods by which they track what is put in.
+        # Past the methods by which Keras' own lists and dicts track what is put into them.
         kind = next(base for base in (list, OrderedDict, dict, set) if isinstance(old, base))
         new = kind.__new__(type(old))
         kind.__init__(new)
@@ -199,7 +199,7 @@ class _Copies:
         return new
 
     def _callable(self, value: Any) -> Any:
-        """The copy of something that is called and is neither a class nor an object."""
+        """The copy of a function or reference; a class itself; `None` for any other object."""
         if isinstance(value, weakref.ref):
             target = value()
             return weakref.ref(self.copy(target)) if id(target) in self.memo else value
@@ -216,7 +216,7 @@ class _Copies:
         return value if isinstance(value, type) else None
 
     def _function(self, old: FunctionType) -> FunctionType:
-        """A function, with copies in its closure of what the layer holds."""
+        """A function whose closure holds the copies of what the layer holds."""
         if not old.__closure__:
             return old
         self.memo[id(old)] = old  # it may refer to itself
@@ -265,12 +265,12 @@ def _is_constant(value: Any) -> bool:
     if isinstance(value, keras.DTypePolicy):
         return True
     is_tensor = ops.is_tensor(value)
-    # Arrays of JAX and TensorFlow are; tensors of PyTorch are not.
+    # Arrays of JAX and TensorFlow are constant; tensors of PyTorch are not.
     return bool(is_tensor and not hasattr(value, "requires_grad"))
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether the attributes of an object are all there is to it."""
+    """Whether a copy of its attributes is a copy of an object."""
     cls = type(value)
     if cls.__module__ == "builtins" or not (hasattr(value, "__dict__") or _slots(value)):
         return False

@@ -12,7 +12,7 @@ class Producer:
 
     Attributes:
         operation: The layer or operation.
-        call_index: The number of the call, among all of the operation.
+        call_index: The number of the call, among all calls of the operation.
         output_index: The number of the tensor, among the outputs of the call.
     """
 
@@ -41,9 +41,9 @@ def producer(tensor: keras.KerasTensor) -> Producer:
 
 
 def without_calls(operation: keras.Operation) -> keras.Operation:
-    """The same operation on tensors, with no memory of those that it was applied to.
+    """A copy of an operation on tensors, without the record of its calls.
 
-    Not every operation has a configuration; none has a state.
+    It shares the attributes: an operation has no state, and not always a configuration.
     """
     new = object.__new__(type(operation))
     vars(new).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])

@@ -1,4 +1,4 @@
-"""The base of wrappers that are called as the layer inside them."""
+"""The base of wrappers that are called like the layer inside them."""
 
 import inspect
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from keras_gbr._keras.layer_tree import children, comes_with_keras
 
 
 class Transparent(keras.layers.Wrapper):
-    """A wrapper that is called as the layer inside it and leaves masks and dtypes to it.
+    """A wrapper that is called like the layer inside it and leaves masks and dtypes to it.
 
     Args:
         layer: The layer, built or not.
-        **kwargs: Those of `keras.layers.Layer`, of which `dtype` has no effect.
+        **kwargs: Those of `keras.layers.Layer`; `dtype` has no effect.
     """
 
     def __init__(self, layer: keras.Layer, **kwargs: Any) -> None:
-        # In the precision of the variables, without autocast, a wrapper reads kernels as they
-        # are under any policy, and leaves the casting of inputs to the layer.
+        # In the precision of the variables and without autocast, a wrapper reads kernels as they
+        # are under any policy. The layer casts the inputs.
         kwargs["dtype"] = layer.variable_dtype
         # Keras reads from the signature of `call` which arguments are masks and which shapes
         # `build` gets.
@@ -54,7 +54,7 @@ class Transparent(keras.layers.Wrapper):
 
     @property
     def _build_shapes_dict(self) -> Any:
-        # The shapes that `build` got, by which Keras saves, exports and summarises.
+        # The shapes that `build` got. Keras saves, exports and summarises by them.
         return self.layer._build_shapes_dict
 
     @_build_shapes_dict.setter
@@ -65,17 +65,17 @@ class Transparent(keras.layers.Wrapper):
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> "Transparent":
-        # Keras' own takes the layer out of the caller's dictionary.
+        # Keras' own method removes the layer from the caller's dictionary.
         return super().from_config(dict(config), custom_objects)
 
 
 def unwrapped(layer: Any, wrappers: Any = Transparent, until: Any = ()) -> Any:
-    """The layer inside of all wrappers; a layer without one, or anything else, itself.
+    """The layer inside all wrappers. Anything that is not a wrapper is returned itself.
 
     Args:
         layer: The layer.
         wrappers: The class of wrappers to look into, or a tuple of classes.
-        until: As `wrappers`: those of them to stop at.
+        until: As `wrappers`: the classes of wrappers to stop at.
     """
     while isinstance(layer, wrappers) and not isinstance(layer, until):
         layer = layer.layer
@@ -83,7 +83,7 @@ def unwrapped(layer: Any, wrappers: Any = Transparent, until: Any = ()) -> Any:
 
 
 def wrappers_of(layer: Any) -> list[Transparent]:
-    """A wrapper and the wrappers inside of it, from the outside; none of another layer."""
+    """A wrapper and the wrappers inside it, the outer first; empty for any other layer."""
     found = []
     while isinstance(layer, Transparent):
         found.append(layer)
@@ -92,7 +92,7 @@ def wrappers_of(layer: Any) -> list[Transparent]:
 
 
 def build_from_shapes(layer: keras.Layer, *args: Any, **kwargs: Any) -> None:
-    """Builds a layer as `layer.build` does, also one that leaves that to its first call.
+    """Builds a layer as `layer.build` does, even if only its first call builds it completely.
 
     Args:
         layer: A layer that is not built, or has layers inside that are not.
@@ -109,12 +109,12 @@ def build_from_shapes(layer: keras.Layer, *args: Any, **kwargs: Any) -> None:
 
 
 def _is_built_by_call(layer: keras.Layer) -> bool:
-    """Whether a layer has no `build` of its own, but layers inside it that are not built."""
+    """Whether a layer has no `build` of its own, but holds layers that are not built."""
     return type(layer).build is keras.Layer.build and _has_unbuilt(layer)
 
 
 def _needs_call(layer: keras.Layer, args: Any, kwargs: Any) -> bool:
-    """Whether shapes may not be enough to build a layer, but the arguments of its call are."""
+    """Whether building a layer may take the arguments of its call, not only shapes."""
     if _is_built_by_call(layer):
         return True
     leaves = keras.tree.flatten((args, kwargs))
@@ -127,7 +127,7 @@ def _has_unbuilt(layer: keras.Layer) -> bool:
 
 
 def _symbolic(arguments: Any) -> Any:
-    """Arguments of a call with tensors without values in place of the tensors."""
+    """Arguments of a call, with symbolic tensors in place of the tensors."""
 
     def replaced(value: Any) -> Any:
         if not hasattr(value, "shape") or not hasattr(value, "dtype"):
@@ -138,7 +138,7 @@ def _symbolic(arguments: Any) -> Any:
 
 
 def _with_signature(function: Callable[..., Any], other: Callable[..., Any]) -> Any:
-    """`function`, introduced to `inspect` with the signature of `other`."""
+    """`function`, for which `inspect` shows the signature of `other`."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What differs between the backends of Keras, behind one door.
+"""The functions that differ between the backends of Keras.
 
 Each backend is a package here. `contract` describes the functions that it provides.
 """

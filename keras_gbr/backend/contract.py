@@ -1,4 +1,4 @@
-"""What a backend owes the package.
+"""What a backend must provide.
 
 Each backend is a package beside this file. It provides every method of `Backend` as a function of
 the same name and signature; the documentation is here and not repeated there. mypy compares the
@@ -23,7 +23,7 @@ class Watch(Protocol):
             tensor: Floating-point tensor.
 
         Returns:
-            The tensor that the function must go on with in place of `tensor`.
+            The tensor that the function must use from here on in place of `tensor`.
         """
 
 
@@ -102,9 +102,10 @@ class Backend(Protocol):
 
         Returns:
             A context manager for the first pass. It yields a function that takes pairs of other
-            variables and values, and returns the context manager for a repetition. In there these
-            pairs hold, and `variables` have the values that they had before the first pass; their
-            gradients are those at the assigned values, as in the first pass.
+            variables and values, and returns the context manager for a repetition. Inside the
+            repetition the other variables have these values, and `variables` have the values that
+            they had before the first pass. Gradients with respect to `variables` are those with
+            respect to the assigned values, as in the first pass.
         """
 
     def compiled(self, function: Callable[..., Any], model: keras.Model) -> Callable[..., Any]:
@@ -124,7 +125,7 @@ class Backend(Protocol):
 
         Args:
             loss: Scalar tensor, recorded or part of the graph that is being traced.
-            model: The model that the loss is of.
+            model: The model that the loss belongs to.
 
         Raises:
             MissingSecondDerivativeError: The loss depends on trainable weights through the
@@ -138,8 +139,8 @@ class Backend(Protocol):
             values: The numbers now.
 
         Returns:
-            One variable for each, if a compiled step would keep a Python number for good. An empty
-            list if steps read Python numbers anew, or get them as arguments.
+            One variable for each, if a compiled step would always use the number that it was
+            traced with. An empty list if steps read Python numbers anew, or get them as arguments.
         """
 
     def current_trace(self) -> Any:
@@ -162,8 +163,8 @@ class Backend(Protocol):
         """Whether a tensor or variable is on a GPU or TPU.
 
         Args:
-            x: Tensor, array or `keras.Variable`. Counts as where the backend would put it if it
-                is traced or not placed yet.
+            x: Tensor, array or `keras.Variable`. If it is traced or not placed yet, it counts as
+                where the backend would put it.
         """
 
 

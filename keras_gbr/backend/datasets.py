@@ -34,7 +34,7 @@ def _is_tf_dataset(x: Any) -> bool:
 
 
 def _is_instance(x: Any, module: str, *path: str) -> bool:
-    """Whether `x` is an instance of a class, whose module is not imported for that."""
+    """Whether `x` is an instance of a class. The module of the class is not imported for that."""
     found: Any = sys.modules.get(module)
     for name in path:
         found = getattr(found, name, None)

@@ -1,11 +1,12 @@
-"""The errors of derivatives that a backend does not have, the same for all backends."""
+"""The errors for derivatives that a backend does not have, the same for all backends."""
 
 
 class MissingDerivativeError(ValueError):
     """A value depends on a tensor through an operation that the backend cannot differentiate.
 
-    Without the error that path would be left out of a penalty, whose value would be wrong. Replace
-    the operation, or stop the gradient on purpose with `keras.ops.stop_gradient`.
+    Raised under TensorFlow. Without the error that path would be left out of a penalty, whose value
+    would be wrong. Replace the operation, or stop the gradient on purpose with
+    `keras.ops.stop_gradient`.
 
     Example:
 
@@ -22,8 +23,9 @@ class MissingDerivativeError(ValueError):
 class MissingSecondDerivativeError(ValueError):
     """A penalty differentiates an operation twice, and the backend can do so only once.
 
-    Without the error the model would train with a wrong gradient. Replace the operation, or use
-    `InputGradient(method="finite_difference")`, which needs no second derivatives.
+    Raised under TensorFlow and PyTorch. Without the error the model would train with a wrong
+    gradient. Replace the operation, or use `InputGradient(method="finite_difference")`, which needs
+    no second derivatives.
 
     Example:
 

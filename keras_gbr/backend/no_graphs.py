@@ -1,4 +1,4 @@
-"""For backends without graphs that keep what Python held when they were traced.
+"""For backends whose steps use no Python number or tensor of an earlier trace.
 
 The functions are those of `keras_gbr.backend.contract`.
 """

@@ -1,1 +1,1 @@
-"""Wrapper layers that hold the norms of kernels, or regularize them. One file per method."""
+"""Wrapper layers that normalise or regularize kernels. One file per method."""

@@ -1,4 +1,4 @@
-"""Wrapper layers that hold the norms of kernels."""
+"""Wrapper layers that fix the norms of kernels."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ from keras_gbr.maths.filters import Axes
 
 
 def check_kernel(kernel: Kernel, per_filter: bool = True, center: bool = True) -> None:
-    """Refuses a kernel of which `ENC` would leave nothing but zeros.
+    """Refuses a kernel that `ENC` would turn into zeros.
 
     Args:
         kernel: The kernel.
@@ -22,8 +22,8 @@ def check_kernel(kernel: Kernel, per_filter: bool = True, center: bool = True) -
         center: See `ENC`.
 
     Raises:
-        ValueError: The kernel starts with one number throughout, or what is centred has one
-            entry.
+        ValueError: The kernel starts as zeros or, with `center`, with the same number everywhere;
+            or what is centred has one entry.
     """
     check_start(kernel, center)
     if center:
@@ -49,9 +49,9 @@ class ENC(Reparametrized):
     | True | True | 22 (default) |
     | False | True | 23 |
 
-    Kernels of norm 1 make small activations. Follow the layer with batch normalisation, as the
-    paper does, which puts one behind the classifier too; or do not wrap the classifier. Weight
-    decay would shrink the raw kernel without bound: use `ShiftedL2` instead.
+    Kernels of norm 1 make small activations. Put batch normalisation behind the layer, as the
+    paper does even for the classifier, or do not wrap the classifier. Weight decay would shrink
+    the raw kernel without bound: use `ShiftedL2` instead.
 
     A filter of zeros has no direction: it stays zero, and its gradient is zero. With `center` the
     same holds for a filter of one entry. `build` refuses kernels that consist of such filters.

@@ -11,17 +11,17 @@ from keras_gbr.regularizers import Sum, fitted_to, resolved
 
 @keras.saving.register_keras_serializable("keras_gbr")
 class Regularized(Transparent):
-    """Regularizes the kernels of a layer whose constructor does not offer it.
+    """Regularizes the kernels of a layer whose constructor has no argument for it.
 
-    The regularizer is added to the one that a kernel may have already. Biases and other weights
-    are left alone. `keras_gbr.apply_regularizer` wraps the layers of a whole model.
+    If a kernel has a regularizer already, this one is added to it. Biases and other weights are
+    left alone. `keras_gbr.apply_regularizer` wraps the layers of a whole model.
 
     Args:
         layer: A layer with kernels, see `Reparametrized`; or a wrapper such as `ENC`, whose raw
             kernels are regularized.
         regularizer: A `keras.regularizers.Regularizer`, or anything else that
-            `keras.regularizers.get` understands. Its `filter_axis`, if it has one, is set for each
-            kernel.
+            `keras.regularizers.get` understands. If it is one of this package, its `filter_axis`
+            is set for each kernel.
         **kwargs: Those of `keras.layers.Layer`.
 
     Call arguments:

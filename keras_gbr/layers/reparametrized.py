@@ -111,7 +111,7 @@ class Reparametrized(Transparent):
         ]
 
     def check_kernel(self, kernel: Kernel) -> None:
-        """Refuses a kernel that `reparametrize` would make useless. By default none is refused.
+        """Refuses a kernel that `reparametrize` would make useless. By default all are accepted.
 
         Args:
             kernel: The kernel: `name`, `variable`, `filter_axis`, and the `layer` that holds it.
@@ -121,7 +121,7 @@ class Reparametrized(Transparent):
         """
 
     def build_parameter(self, kernel: Kernel, prefix: str) -> Any:
-        """Creates the variable that `reparametrize` needs besides a kernel. By default none.
+        """Creates the variable that `reparametrize` needs besides a kernel, by default none.
 
         Args:
             kernel: The kernel; see `check_kernel`.
@@ -149,8 +149,8 @@ class Reparametrized(Transparent):
     def kernels(self) -> dict[str, Any]:
         """The kernels that the layer computes with: tensors in the precision of the raw ones.
 
-        Their names are those of the attributes, behind the path to a layer inside: "kernel",
-        "depthwise_kernel", "lstm_cell/recurrent_kernel", "query/kernel".
+        A dict by name. The name is that of the attribute, after the path to a layer inside:
+        "kernel", "depthwise_kernel", "lstm_cell/recurrent_kernel", "query/kernel".
         """
         return {
             raw.name: self.reparametrize(raw.variable, raw.filter_axis, parameter)
@@ -171,7 +171,7 @@ class Reparametrized(Transparent):
 
 
 def _check_unwrapped(layer: Any) -> None:
-    """Refuses a layer whose kernels, or those of a layer inside, are replaced already."""
+    """Refuses a layer if its kernels, or those of a layer inside, are replaced already."""
     for part in all_layers(layer) if isinstance(layer, keras.Layer) else ():
         if isinstance(part, Reparametrized):
             raise check.error(
@@ -200,12 +200,12 @@ def _computing_with(pairs: Iterable[tuple[Kernel, Any]]) -> Iterator[None]:
 
 
 def _check_trace(trace: Any, layer: keras.Layer) -> None:
-    """Refuses to read a kernel in a function that would keep it for later calls."""
+    """Refuses a read of the kernel in a function that would keep it for later calls."""
     if backend.current_trace() is not trace:
         raise check.error(
             f"Layer {layer.name!r} must not read its kernel in a `tf.function` of its own inside "
-            "of a wrapper: the function would compute with the kernel of its first call for good. "
-            "Leave out the decorator, as Keras compiles the whole step; or give the function "
+            "a wrapper: the function would always compute with the kernel of its first call. "
+            "Leave out the decorator, because Keras compiles the whole step; or give the function "
             "the kernel as an argument.",
             "layer",
             layer,

@@ -1,7 +1,8 @@
 r"""Maps of a kernel onto the kernels of a given norm: pure functions, kernel -> kernel.
 
-All of them subtract the mean of each filter $W_j$ (or of the whole kernel) if `center` is set, and
-divide by the Euclidean length. They differ in the length of the result:
+`equal_norm` with `center` and `weight_standardization` first subtract the mean of each filter $W_j$
+(or of the whole kernel). All maps divide by the Euclidean length. They differ in the length of the
+result:
 
 | map | length of a filter |
 |---|---|
@@ -9,8 +10,8 @@ divide by the Euclidean length. They differ in the length of the result:
 | `weight_norm` | a gain for each filter |
 | `weight_standardization` | $\sqrt n$ with $n$ the fan-in |
 
-A filter of zeros or (with `center`) a constant filter has no direction. It is mapped to zeros, with
-gradient zero.
+A filter of zeros has no direction, nor has a constant filter whose mean is subtracted. It is mapped
+to zeros, with gradient zero.
 """
 
 import math
@@ -151,9 +152,9 @@ def _scale_columns(matrix: Any, length: float, center: bool) -> Any:
     r"""Each column of `matrix`, centred where asked, scaled to the Euclidean `length`.
 
     The gradient has a closed form here. It needs half as many passes over memory as the derivative
-    of the forward pass, and passes over memory are the cost of this map. With
-    $u$ the unit column, $r$ the inverse of the length before, and $g$ the gradient of the
-    result, it is the projection $\ell r (g - \bar g - u \langle u, g\rangle)$. It is made of
+    of the forward pass, and passes over memory are the cost of this map. With $\ell$ the `length`,
+    $u$ the unit column, $r$ the inverse of the length of the (centred) column, and $g$ the gradient
+    of the result, it is the projection $\ell r (g - \bar g - u \langle u, g\rangle)$. It is made of
     differentiable operations, so second derivatives exist.
     """
 
@@ -181,7 +182,7 @@ def _scale_columns(matrix: Any, length: float, center: bool) -> Any:
 
 
 def _direction(matrix: Any, center: bool) -> tuple[Any, Any]:
-    """The (centred) columns and the inverses of their lengths, 0 for a column without one."""
+    """The (centred) columns and the inverses of their lengths, 0 for a column of zeros."""
     rows = matrix.shape[0]
     noise: Any = 0.0
     if center:

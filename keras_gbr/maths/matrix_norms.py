@@ -11,8 +11,8 @@ the iteration. No method keeps state: the start depends only on the shape, so ev
 process and run gets the same number.
 
 `"lanczos"` is for CPUs, where the cost is reading the matrix; `"gram"` is for accelerators, where
-it is the number of operations. Products in low precision (TF32 has 10 bits) give a slightly other
-vector; the value changes by the square of that error only.
+it is the number of operations. Products in low precision (TF32 has 10 bits) give a slightly
+different vector; the value changes only by the square of that error.
 
 In the iterations vectors are rows, so several of them form a matrix. `wide` is the matrix with its
 smaller side first, `tall` is its transpose.
@@ -32,7 +32,7 @@ _LARGEST_GRAM = 1024
 # eigenvalue is then at most 1024, and the eighth power of that is in the range of float32.
 _SQUARINGS = (3, 3, 3, 2)
 # Vectors that the Lanczos iteration carries at once. Two cost hardly more than one, because the
-# cost is reading the matrix, and rarely do both starts miss the leading vector.
+# cost is reading the matrix, and both starts rarely miss the leading vector.
 _BLOCK = 2
 # A direction whose length is at most this many roundings of the vector it came from is noise.
 _EXHAUSTED = 100.0
@@ -80,7 +80,7 @@ def squared_spectral_norm(matrix: Any, method: str = "lanczos", num_iterations: 
     transpose = ops.transpose(matrix)
     wide, tall = (transpose, matrix) if rows >= columns else (matrix, transpose)
     vector = ops.stop_gradient(_ITERATIONS[method](wide, tall, num_iterations))
-    # Of `matrix` itself: the gradient through a transpose would be one more pass over it.
+    # With `matrix` itself: the gradient through a transpose would be one more pass over it.
     if rows >= columns:
         return ops.sum(ops.square(ops.matmul(vector, matrix)))
     return ops.sum(ops.square(ops.matmul(matrix, ops.transpose(vector))))

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-# Threefry-2x32 with 20 rounds: after every fourth rotation a part of the key comes in.
+# Threefry-2x32 with 20 rounds: a part of the key is added after every fourth rotation.
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 
@@ -15,8 +15,8 @@ def normal(shape: tuple[Any, Any], seed: Any, stream: int, step: Any) -> Any:
     """Standard normal float32 numbers that depend only on the arguments.
 
     The pseudorandom integers are the same everywhere. The roots and cosines that turn them into
-    normally distributed numbers differ between backends in the last digits. Other arguments give
-    independent numbers.
+    normally distributed numbers differ between backends in the last digits. Different arguments
+    give independent numbers.
 
     Args:
         shape: Pair of whole numbers or scalar tensors `(rows, columns)`.
@@ -32,7 +32,7 @@ def normal(shape: tuple[Any, Any], seed: Any, stream: int, step: Any) -> Any:
         Muller 1958.
     """
     rows, columns = shape
-    # Each number of a pair is one of Box and Muller's two.
+    # Box and Muller's method turns two uniform numbers into two normal ones.
     half = (columns + 1) // 2
     index = ops.arange(rows * half, dtype="int32")
     key = (_word(seed), _word(step))
@@ -76,7 +76,7 @@ def _word(value: Any) -> Any:
 
 
 def _shifted(words: Any, bits: int) -> Any:
-    """Words shifted right, zeros coming in: integers with a sign bring in copies of it."""
+    """Words shifted right and filled with zeros. The shift alone would fill with the sign bit."""
     shifted = ops.right_shift(words, _word(bits))
     return ops.bitwise_and(shifted, _word(2 ** (32 - bits) - 1))
 

@@ -19,7 +19,7 @@ class Batch(NamedTuple):
         x: Inputs: a tensor `(samples, ...)` or a structure of them.
         y: Labels likewise, or `None`.
         sample_weight: Weights likewise, or `None`.
-        share: Which part of a batch of the data this is; 1 if that was not cut.
+        share: The share of a batch of the dataset that this is; 1 if the batch was not cut.
     """
 
     x: Any
@@ -40,7 +40,7 @@ class Data:
         batch_size: Whole number >= 1.
 
     Raises:
-        ValueError: The data are of another type, empty, endless, or of different lengths.
+        ValueError: The data are of an unsupported type, empty, endless, or of different lengths.
     """
 
     def __init__(

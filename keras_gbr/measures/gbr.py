@@ -94,8 +94,8 @@ def gbr(
     inference mode. The unit is that of the output squared over that of the input squared: for
     pixels in 0 to 1 the GBR is 255 squared times as large as for the same pixels in 0 to 255.
 
-    As with `model.predict`, the model is traced at the first call. Later calls use the weights of
-    that moment, but do not see other changes of the model.
+    As with `model.predict`, the model is traced at the first call. Later calls use the current
+    weights, but do not see other changes of the model.
 
     Args:
         model: A built model.
@@ -109,12 +109,12 @@ def gbr(
             Larger batches of a dataset are cut, smaller ones are taken as they are.
         seed: Seed of the directions.
         standard_error: Whether the standard error is returned too. It is the sample standard
-            deviation of the squared norms of the samples, over the root of their number. It
+            deviation of the squared norms of the samples, divided by the root of their number. It
             covers the choice of the samples, if they are independent, and of the directions. It
             covers neither other data nor another training of the model. NaN for one sample.
         verbose: 0 for silence, 1 for a progress bar, `"auto"` for one after two seconds.
         at: The layer whose output takes the place of the input, such as the embedding of a model
-            of tokens: a layer, or its name or path. See `Jacobian`.
+            of tokens: a layer, or its name or path. See `Penalty`.
 
     Returns:
         A float; with `standard_error=True` an `Estimate(value, standard_error)`.
@@ -157,7 +157,7 @@ def gbr(
 def check_settings(
     of: str, num_projections: int | None, seed: int, standard_error: bool, verbose: str | int
 ) -> None:
-    """Refuses what `gbr` cannot use, see there.
+    """Refuses arguments that `gbr` cannot use; see there.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -195,7 +195,7 @@ def _exact(model: keras.Model, data: Data, of: str, at: Any, verbose: str | int)
 
 def _plan(model: keras.Model, shapes: Any, x: Any) -> tuple[int, int]:
     """The number of calls that compute the Jacobian, and of rows in each call."""
-    # Compiled, it leaves out the computation of the model: the trace knows the size.
+    # The compiled function does not run the model: the trace already knows the size.
     size = traced(model, ("size", shapes), lambda model, x: output_size(ForwardPass(model, x)))
     rows = int(size(x))
     calls = max(1, math.ceil(rows / _ROWS_A_CALL))

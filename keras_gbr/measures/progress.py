@@ -11,11 +11,12 @@ _PATIENCE = 2.0
 
 
 class Progress:
-    """A progress bar that appears once the work has taken longer than two seconds.
+    """A progress bar that counts batches, or several steps for each batch.
 
     Args:
         total: The number of batches, or `None` if it is unknown.
-        verbose: 0 for silence, 1 for a progress bar from the start, `"auto"` for a late one.
+        verbose: 0 for silence, 1 for a progress bar from the start, `"auto"` for one that appears
+            after two seconds.
     """
 
     def __init__(self, total: int | None, verbose: str | int) -> None:
@@ -45,7 +46,7 @@ class Progress:
 
     @property
     def _steps_done(self) -> int:
-        # Shares add up to whole numbers but for rounding.
+        # Shares add up to whole numbers except for rounding.
         return int(self.done * self.steps + 1e-6)
 
     @property

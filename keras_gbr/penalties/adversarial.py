@@ -41,8 +41,8 @@ class Adversarial(InputPenalty):
         norm: `"inf"`, 2, 1 or `None`.
         data_range: Pair of floats `(low, high)` that the moved inputs are clipped to; `None` for
             no limits.
-        at: The layer, or the one of several inputs, that takes the place of the inputs; see
-            `InputPenalty`.
+        at: The layer, or one of several inputs, that takes the place of the inputs; see
+            `Penalty`.
         interval: See `Penalty`.
         fraction: See `Penalty`.
         name: Name of the metric.

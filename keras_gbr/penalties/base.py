@@ -23,7 +23,7 @@ class Penalty(FixedWhenCompiled):
     arguments are then fixed.
 
     **Developing new penalties.** A subclass implements `__call__`, which gets the `ForwardPass` of
-    the step and returns the unweighted value: one number a sample, `(batch_size,)`, or a scalar.
+    the step and returns the unweighted value: one number per sample, `(batch_size,)`, or a scalar.
     It usually chooses a function of the outputs, takes its gradient from the forward pass, and
     returns a norm of it. The class also
 
@@ -44,19 +44,21 @@ class Penalty(FixedWhenCompiled):
     Args:
         weight: Float >= 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the number
             of updates. With 0 the value is tracked and training stays as it is without the
-            penalty. The step costs and needs the same as with any other weight, which may be set
-            later.
+            penalty. A step then costs as much, and has the same requirements, as with any other
+            weight, because the weight may be set later.
         interval: Whole number >= 1. The penalty is part of every `interval`-th step, the first
             included, with `interval` times its weight ("lazy regularization"). The other steps
-            cost as much as without it. The metric is the mean over the steps that have it.
+            cost as much as without the penalty. The metric is the mean over the steps with it.
         fraction: Float in (0, 1]. The penalty is taken on the first samples of each batch, this
             share of them (rounded, at least one). They run through the model a second time,
             alone; batch normalisation takes the statistics of the part. On several replicas each
             takes the first samples of its own part of the batch.
         name: Name of the metric that tracks the unweighted value.
-        at: Where gradients are taken instead of the inputs: a layer, its name or path
-            ("embedding", "encoder/embedding"), or the name of one of several inputs. See
-            `InputPenalty`.
+        at: What takes the place of the inputs: the output of a layer, such as the embedding of a
+            model whose inputs are integers, or one of several inputs. Give the layer itself, its
+            name or its path ("embedding", "encoder/embedding"); or the name of the input. The
+            layer may be at any depth. The first axis of its output must be that of the batch.
+            Several outputs, and several calls of a shared layer, count as one vector.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -86,7 +88,7 @@ class Penalty(FixedWhenCompiled):
             return sum(ops.sum(ops.square(row), axis=1) for row in rows)
 
         def entropies(self, forward, y_pred):
-            """The function of the outputs: one number a sample."""
+            """The function of the outputs: one number per sample."""
             probabilities = ops.softmax(y_pred / self.temperature)
             return -ops.sum(probabilities * ops.log(probabilities), axis=-1)
 
@@ -142,20 +144,20 @@ class Penalty(FixedWhenCompiled):
             forward: The forward pass of the step.
 
         Returns:
-            Tensor `(batch_size,)`, one value a sample, or a scalar tensor.
+            Tensor `(batch_size,)`, one value per sample, or a scalar tensor.
         """
         raise TypeError(f"{type(self).__name__} must implement `__call__(forward)`.")
 
     def constants(self, forward: ForwardPass) -> Any:
-        """Tensors that the value holds constant by `ops.stop_gradient`.
+        """Tensors that the value holds constant by `ops.stop_gradient`, by default none.
 
-        The gradient of such a penalty is not the slope of its value. A penalty that returns
-        constants must take them back as `penalty(forward, constants=...)` and use them instead of
+        The gradient of a penalty with constants is not the slope of its value. The penalty must
+        take its constants back, as `penalty(forward, constants=...)`, and use them instead of
         computing its own. `measures.check_penalty` then compares the gradient with the slope of
-        the value with these constants.
+        the value at these constants.
 
         Args:
-            forward: The forward pass to compute it from.
+            forward: The forward pass to compute them from.
 
         Returns:
             A structure of tensors, or `None`.
@@ -201,11 +203,7 @@ class InputPenalty(Penalty):
 
     Args:
         weight: See `Penalty`.
-        at: What takes the place of the inputs: the output of a layer, such as the embedding of a
-            model whose inputs are integers, or one of several inputs. Give the layer itself, its
-            name or its path; or the name of the input. The layer may be at any depth. The first
-            axis of its output must be that of the batch. Several outputs, and several calls of a
-            shared layer, count as one vector.
+        at: See `Penalty`.
         **kwargs: `interval`, `fraction` and `name`, see `Penalty`.
     """
 

@@ -23,24 +23,25 @@ OutputFunction = Callable[["ForwardPass", Any], Any]
 class ForwardPass:
     """One forward pass of a model on a batch, with the gradients of functions of its outputs.
 
-    Every penalty of a step gets the same pass. A train step makes it, `GBRModel.forward_pass` too.
-    What the methods return is differentiable with respect to the weights of the model.
+    Every penalty of a step gets the same pass. A train step makes it, and so does
+    `GBRModel.forward_pass`. What the methods return is differentiable with respect to the weights
+    of the model.
 
-    A function of the outputs is `function(forward, y_pred)`. It returns a tensor, of which the sum
-    is differentiated. `forward` is the pass itself, for its labels and other data; `y_pred` are
-    the outputs to use, a structure like `forward.y_pred`. Gradients are kept by function, so
-    penalties with the same one share them. A function should use the `forward` that it is given:
-    if it holds a pass instead, that pass is freed only by Python's garbage collector.
+    A function of the outputs is `function(forward, y_pred)`. It returns a tensor, whose sum is
+    differentiated. `forward` is the pass itself, for its labels and other data; `y_pred` are the
+    outputs to use, a structure like `forward.y_pred`. Gradients are kept by function, so penalties
+    with the same function share them. A function should use the `forward` that it is given: if it
+    holds a pass instead, only Python's garbage collector frees that pass.
 
     Gradients are taken with respect to the floating-point inputs; or at the output of an inner
     layer (`at`), which must be named when the pass is made.
 
     Attributes:
         model: The model.
-        x, y, sample_weight: The batch, as `fit` unpacks it.
+        x, y, sample_weight: The batch, as `fit` unpacks it; `x` as tensors.
         y_pred: The outputs of the model.
-        batch_size: Scalar tensor, the number of samples.
-        step: Scalar integer tensor, the number of updates so far.
+        batch_size: Whole number or scalar tensor, the number of samples.
+        step: Whole number or scalar integer tensor, the number of updates so far.
 
     Example:
 
@@ -126,7 +127,7 @@ class ForwardPass:
         """A pass on the first samples of the batch.
 
         It costs as much as a pass on a batch of that size. It does not update moving averages and
-        the like, which the pass on the whole batch has done.
+        other state, because the pass on the whole batch has done so.
 
         Args:
             fraction: The share of the samples, in (0, 1]. Their number is rounded and at least 1.
@@ -181,7 +182,7 @@ class ForwardPass:
         As `ForwardPass.losses` it is a function for `input_gradients`.
 
         Args:
-            y_pred: A structure like `y_pred`.
+            y_pred: A structure like the attribute `y_pred`.
 
         Returns:
             Tensor `(batch_size,)`.
@@ -204,7 +205,7 @@ class ForwardPass:
         ]
         if weights:
             values = values * (sum(weights) / len(weights))
-        # The reshape fails unless there is one value a sample.
+        # The reshape fails unless there is one value per sample.
         mean = ops.mean(ops.reshape(values, (self.batch_size,)))
         # A replica has no samples if the last batch is smaller than the number of replicas.
         return ops.where(self.batch_size > 0, mean, ops.zeros_like(mean))
@@ -229,9 +230,9 @@ class ForwardPass:
         """The gradient of a function of the outputs with respect to the inputs.
 
         Args:
-            function: `function(forward, y_pred)` returns a tensor, of which the sum is
-                differentiated. If it returns one value a sample `(batch_size,)`, and the samples
-                are independent, the result is the gradient of each value.
+            function: `function(forward, y_pred)` returns a tensor, whose sum is differentiated. If
+                it returns one value per sample `(batch_size,)`, and the samples are independent,
+                the result is the gradient of each value.
             at: The inner layer whose output takes the place of the inputs.
 
         Returns:
@@ -262,8 +263,7 @@ class ForwardPass:
         """The gradient of a function of the outputs with respect to the trainable parameters.
 
         Args:
-            function: `function(forward, y_pred)` returns a tensor, of which the sum is
-                differentiated.
+            function: `function(forward, y_pred)` returns a tensor, whose sum is differentiated.
 
         Returns:
             A list of tensors, one for each parameter that has a gradient.

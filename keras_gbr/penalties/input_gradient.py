@@ -45,8 +45,8 @@ class InputGradient(InputPenalty):
     the gradient of the value with respect to $\partial \ell_b / \partial x_b$, held constant, and
     $c$ makes `step` the root mean square of the lengths of $v_b / c$ over the batch. The error is
     about the step times the curvature along it; steps cross the kinks of ReLU, and in half
-    precision rounding is divided by the step. (Finlay and Oberman square the difference quotients
-    of unit steps. These are not the norms if batch normalisation couples the samples.)
+    precision the rounding error is divided by the step. (Finlay and Oberman square the difference
+    quotients of unit steps. These are not the norms if batch normalisation couples the samples.)
 
     Batch normalisation in training mode couples the samples of a batch: the gradient of a
     sample's loss then includes its effect through the statistics of the others.
@@ -63,15 +63,15 @@ class InputGradient(InputPenalty):
         method: `"double_backprop"` or `"finite_difference"`.
         step: Float > 0, the typical length of the step in units of the input and in the norm
             dual to `norm`; used by `method="finite_difference"` only.
-        at: The layer, or the one of several inputs, that takes the place of the inputs; see
-            `InputPenalty`.
+        at: The layer, or one of several inputs, that takes the place of the inputs; see
+            `Penalty`.
         interval: See `Penalty`.
         fraction: See `Penalty`.
         name: Name of the metric.
 
     Raises:
-        ValueError: An argument is out of its range; the model is compiled without a loss; it
-            has no floating-point input; or the labels or outputs do not fit.
+        ValueError: An argument is out of its range; with `of="loss"`, the model is compiled
+            without a loss; it has no floating-point input; or the labels or outputs do not fit.
 
     Example:
 
@@ -137,7 +137,7 @@ class InputGradient(InputPenalty):
         return ops.square(gradient_norms(gradients, self.norm) - self.target)
 
     def _steps(self, forward: ForwardPass) -> tuple[list[Any], Any]:
-        """The steps, along the gradient of the value by the input gradients, and their scale."""
+        """The steps v / c and the scale c, as the docstring of the class names them."""
         gradients = self._gradients(forward)
         slopes = 2 * (gradient_norms(gradients, self.norm) - self.target)
         (mean,) = backend.replica_mean([ops.mean(ops.square(slopes))])

@@ -16,10 +16,10 @@ _SMALL_INTEGERS = ("int8", "uint8", "int16", "uint16")
 
 
 def as_taken(model: keras.Model, x: Any) -> Any:
-    """Converts data to tensors as the model itself would do first.
+    """Converts data to tensors, as the model itself does first.
 
-    A functional or sequential model converts each input to the type that it was declared with;
-    any other casts floating-point numbers to its precision, and leaves integers as they are.
+    A functional or sequential model converts each input to its declared type. Any other model
+    casts floating-point numbers to its precision, and leaves integers as they are.
 
     Args:
         model: A built model.

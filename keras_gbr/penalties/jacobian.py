@@ -18,7 +18,7 @@ from keras_gbr.penalties.forward_pass import ForwardPass
 from keras_gbr.penalties.output_probabilities import activated, probabilities
 
 OF = ("output", "probabilities", "softmax", "sigmoid")
-# The distance of the draws of two replicas, more than a replica makes in a step.
+# How far the draws of two replicas are apart: more than a replica draws in a step.
 _DRAWS = 2**16
 
 
@@ -28,8 +28,8 @@ class Jacobian(InputPenalty):
 
     Its value is the mean over the samples of the squared Frobenius norm of the Jacobian of the
     output $f$ with respect to the input $x$, also known as geometric complexity. Outputs of any
-    shape, and several outputs, count as one vector of $C$ numbers a sample; so do several
-    inputs.
+    shape, and several outputs, count as one vector of $C$ numbers per sample. Several inputs count
+    as one vector too.
 
     The exact value takes $C$ pullbacks through the model. The estimate is $C$ times the mean of
     $\|J^T v\|^2$ over `num_projections` directions $v$, which are drawn uniformly from the unit
@@ -47,8 +47,8 @@ class Jacobian(InputPenalty):
             output. The probabilities are the output itself if the model ends in a softmax or
             sigmoid. Otherwise they are the softmax of logits, or the sigmoid if there is one unit
             or the loss is a binary crossentropy.
-        at: The layer, or the one of several inputs, that takes the place of the inputs; see
-            `InputPenalty`.
+        at: The layer, or one of several inputs, that takes the place of the inputs; see
+            `Penalty`.
         interval: See `Penalty`.
         fraction: See `Penalty`.
         seed: Whole number >= 0. The directions depend on it and on the number of updates. If
@@ -164,7 +164,7 @@ def jacobian_row_squared_norms(
 
 
 def output_size(forward: ForwardPass) -> int:
-    """The number of outputs of a sample, over all outputs of the model.
+    """The number of output numbers per sample, over all outputs of the model.
 
     Raises:
         ValueError: An axis of an output has no fixed length.

@@ -1,7 +1,7 @@
 """Numbers of a penalty that may change while a model trains, as a learning rate may.
 
-Outside of a step such a number is a plain float. Inside a step it is a tensor that the backend can
-change between two steps without compiling again.
+Outside a step the number is a plain float. Inside a step it is a tensor that the backend can change
+between two steps without compiling again.
 """
 
 import inspect
@@ -44,7 +44,7 @@ class LiveNumber:
 
 
 class FixedWhenCompiled:
-    """Base of penalties: once a model is compiled with one, only its live numbers can be set."""
+    """Base of penalties: in a penalty of a compiled model, only live numbers can be set."""
 
     _fixed: frozenset[str] = frozenset()
 

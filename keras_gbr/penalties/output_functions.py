@@ -1,4 +1,4 @@
-"""The functions of the outputs, one number a sample, whose gradients are penalised.
+"""The functions of the outputs, one number per sample, whose gradients are penalised.
 
 Each is called as `function(forward, y_pred)`, see `ForwardPass`, and returns `(batch_size,)`.
 """
@@ -29,7 +29,8 @@ def label_probabilities(forward: ForwardPass, y_pred: Any) -> Any:
     """The probability of the label of each sample.
 
     Raises:
-        ValueError: The model has not one output `(batch_size, classes)`, or the labels do not fit.
+        ValueError: The model does not have one output `(batch_size, classes)`, or the labels do
+            not fit.
     """
     shapes = [tuple(output.shape) for output in forward.outputs]
     if len(shapes) != 1 or len(shapes[0]) != 2:
@@ -55,7 +56,7 @@ def single_outputs(forward: ForwardPass, y_pred: Any) -> Any:
     shapes = [tuple(output.shape) for output in forward.outputs]
     if len(shapes) != 1 or math.prod(size or 0 for size in shapes[0][1:]) != 1:
         raise check.error(
-            'of="output" needs a model with one output number a sample. Use Jacobian for more.',
+            'of="output" needs a model with one output number per sample. Use Jacobian for more.',
             "shapes of outputs",
             shapes,
         )
@@ -71,7 +72,7 @@ OUTPUT_FUNCTIONS: dict[str, OutputFunction] = {
 
 
 def _one_hot(y: Any, classes: int) -> Any:
-    """Labels `(batch_size,)`, `(batch_size, 1)` or `(batch_size, classes)` as the last shape."""
+    """Labels as `(batch_size, classes)`, from that, `(batch_size,)` or `(batch_size, 1)`."""
     labels = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
     shapes = [tuple(label.shape) for label in labels]
     if len(labels) == 1:

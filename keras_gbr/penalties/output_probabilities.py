@@ -24,7 +24,7 @@ _REARRANGING = (
     *("Cropping1D", "Cropping2D", "Cropping3D", "UpSampling1D", "UpSampling2D", "UpSampling3D"),
     *("Transpose", "Squeeze", "ExpandDims", "GetItem", "Cast", "Copy"),
 )
-# Those that return means of their inputs, or all inputs.
+# Those that average or join their inputs.
 _AVERAGING = (
     *("Average", "Mean", "Concatenate", "GlobalAveragePooling1D", "GlobalAveragePooling2D"),
     *("GlobalAveragePooling3D", "AveragePooling1D", "AveragePooling2D", "AveragePooling3D"),
@@ -56,8 +56,8 @@ def probabilities(model: keras.Model, index: int, output: Any) -> Any:
     held = _held(model, index) or _expected(loss)
     if held is None:
         raise ValueError(
-            f"What output {index} of model {model.name!r} holds is not known: its graph does not "
-            "end in a softmax, a sigmoid or a linear layer, and its loss does not say with "
+            f"Output {index} of model {model.name!r} may hold probabilities or logits: its graph "
+            "does not end in a softmax, a sigmoid or a linear layer, and its loss has no "
             '`from_logits`. Write of="output" if the model ends in probabilities, of="softmax" or '
             'of="sigmoid" if it ends in logits; for of="label_probability" compile a crossentropy '
             f"with `from_logits`. Received: loss={loss!r}"
@@ -81,7 +81,7 @@ def what_decides(model: keras.Model) -> Hashable:
 
 
 def _held(model: keras.Model, index: int) -> str | None:
-    """What an output holds by the graph of the model, `None` if that does not show it."""
+    """What an output holds, by the graph of the model; `None` if the graph does not show it."""
     if not is_graph(model) or not getattr(model, "outputs", None):
         return None
     return _held_by(model.outputs[index])
@@ -106,7 +106,7 @@ def _held_by(tensor: Any) -> str | None:
 
 
 def _held_after(operation: Any) -> str | None:
-    """What a layer returns that has an activation, or is one."""
+    """What a layer that has an activation, or is one, returns."""
     function = getattr(operation, "activation", operation)
     if function in (None, keras.activations.linear):
         return LOGITS
@@ -116,7 +116,7 @@ def _held_after(operation: Any) -> str | None:
 
 
 def _name(operation: Any) -> str:
-    """The class name of an operation of Keras, "" for others, which may use the same name."""
+    """The class name of an operation of Keras; "" for any other, which may have the same name."""
     cls = type(operation)
     return cls.__name__ if comes_with_keras(cls) else ""
 

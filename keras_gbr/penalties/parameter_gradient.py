@@ -17,8 +17,8 @@ class ParameterGradient(Penalty):
 
     Its value is $\|\nabla_W L\|^2$ with $L$ the mean of the compiled loss over the batch,
     weighted by the sample weights, without regularization. If a sample has several positions
-    (time steps, pixels), its loss is the mean over those that count, so every sample counts
-    alike. Keras' own mean lets every position count alike, which differs if masks or
+    (time steps, pixels), its loss is the mean over those that count. Every sample then counts
+    alike, whereas in Keras' own mean every position counts alike. The two differ if masks or
     `ignore_class` leave out more positions of one sample than of another.
 
     Gradient descent with step $h$ follows $L + \frac h4 \|\nabla L\|^2$ to first order; the

@@ -28,7 +28,7 @@ def check_axes(ax: Any) -> None:
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: `ax` is neither.
+        ValueError: `ax` is neither an `Axes` nor `None`.
     """
     try:
         from matplotlib.axes import Axes

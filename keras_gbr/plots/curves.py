@@ -37,7 +37,7 @@ def gbr_curves(
         runs: A dict of runs by label, a string or a number; or a single run. A run is what
             `model.fit` returned with a `GBRMonitor`, the dict of lists in it, or such a dict read
             from a file of `CSVLogger`.
-        metric: The name in the logs of what is drawn: `"gbr"`, `"val_gbr"`, or another.
+        metric: The metric to draw, by its name in the logs: `"gbr"`, `"val_gbr"`, or another.
         accuracy: The metric whose final value stands beside each label. `"auto"` takes
             `"val_accuracy"` or `"accuracy"`, if all runs have it; `None` takes none.
         ax: The `matplotlib.axes.Axes` to draw on, or `None` for a new figure.

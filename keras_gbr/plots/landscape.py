@@ -33,9 +33,9 @@ def loss_landscape(
     r"""Draws the loss around one input, along its gradient and a random direction.
 
     The plane is $x + a u + b v$: $u$ points along the gradient of the loss at $x$, $v$ along a
-    random direction. Both have length 1, and they are orthogonal. The loss is the compiled loss of
-    that one sample, in inference mode. A network that reacts little to its input gives a flat
-    picture. The model is not changed.
+    random direction orthogonal to it. Both have length 1. The loss is the compiled loss of that one
+    sample, in inference mode. A network that reacts little to its input gives a flat picture. The
+    model is not changed.
 
     Args:
         model: A compiled and built model of one floating-point input.

@@ -24,8 +24,8 @@ def as_runs(runs: Any) -> dict[str, Run]:
     """Runs by label.
 
     Args:
-        runs: A run, that is a `keras.callbacks.History` or a dict of lists, which gets an empty
-            label; or a dict of runs by strings or numbers.
+        runs: A run, that is a `keras.callbacks.History` or a dict of lists; it gets an empty
+            label. Or a dict of runs, by labels that are strings or numbers.
 
     Raises:
         ValueError: `runs` is something else, or empty.
@@ -57,7 +57,7 @@ def values_by_epoch(label: str, run: Run, metric: str) -> tuple[np.ndarray, np.n
         Two arrays of the same length.
 
     Raises:
-        ValueError: The run has no such metric, or not one number per epoch.
+        ValueError: The run lacks the metric, or does not have one number per epoch.
     """
     name = f"runs[{label!r}]" if label else "runs"
     if metric not in run:

@@ -67,8 +67,8 @@ def apply_enc(
     attributes of the class.
 
     A subclassed model is made anew from its configuration, and the layers in its attributes are
-    replaced. Its constructor does not know of that. So save its weights, not the model, and load
-    them into a model that the same call has made.
+    replaced. Its constructor does not know of the wrappers. So save the weights of the new model,
+    not the model itself, and load them into a model that the same call has made.
 
     Args:
         model: A built model: functional, sequential, or a subclassed one that Keras can copy
@@ -77,9 +77,11 @@ def apply_enc(
             for every layer of that name, also in nested models; "encoder/dense" is the one in
             `encoder`, "encoder" is every layer in it. By default all layers that have a kernel and
             are not wrapped, the classifier and embeddings included. A kernel of norm 1 makes small
-            outputs: put batch normalisation behind the classifier, or leave it out. With `center`
-            a layer is left alone if a kernel has filters of one entry, as a recurrent layer on a
-            univariate series has. `list_kernels` shows what is left alone, and why.
+            outputs: put batch normalisation behind the classifier, or leave the classifier out. A
+            layer is left alone if `ENC` would turn a kernel into zeros: if the kernel starts as
+            zeros, or, with `center`, starts as a constant or has filters of one entry, as in a
+            recurrent layer on a univariate series. `list_kernels` shows what is left alone, and
+            why.
         alpha: See `ENC`.
         per_filter: See `ENC`.
         center: See `ENC`.
@@ -91,8 +93,8 @@ def apply_enc(
     Raises:
         ValueError: The model is not built or cannot be copied; `layers` chooses nothing or
             names a layer that is not there; a chosen layer is wrapped already, quantized, has
-            LoRA enabled, or is of a kind that `ENC` does not take; another argument is out of
-            its range.
+            LoRA enabled, has a kernel that `ENC` would turn into zeros, or is of a kind that `ENC`
+            does not take; two layers hold the same variable; another argument is out of its range.
 
     Example:
 
@@ -124,9 +126,9 @@ def apply_enc(
 def apply_regularizer(model: keras.Model, regularizer: Any, layers: Layers = None) -> keras.Model:
     """Makes a new model in which a regularizer is added to each kernel.
 
-    A kernel keeps the regularizer that it has. Biases and normalisations get none. In layers that
-    are wrapped already, such as by `ENC`, the raw kernels are regularized. Everything else is as
-    for `apply_enc`.
+    A kernel keeps the regularizer that it has. Biases and normalisations get no regularizer. In
+    layers that are wrapped already, by `ENC` for example, the raw kernels are regularized.
+    Everything else is as for `apply_enc`.
 
     Args:
         model: See `apply_enc`.
@@ -163,8 +165,8 @@ def _wrapped(
 ) -> keras.Model:
     """The model with its chosen layers wrapped.
 
-    `check_layer` refuses a layer whose kernels would become useless. By default such a layer is
-    left alone; a chosen one is an error.
+    `check_layer` refuses a layer whose kernels would become useless. If `layers` chooses that
+    layer, the refusal is an error; without `layers` the layer is left alone.
     """
     check_built(model)
     places = {}
@@ -201,14 +203,14 @@ def _warn_of_small_outputs(model: keras.Model) -> None:
                     float(np.linalg.norm(ops.convert_to_numpy(ops.copy(each))))
                     for each in (raw.variable, kernel)
                 )
-                # The author of a kernel of zeros wants it to start there.
+                # A kernel of zeros, under another wrapper, is meant to start at zero.
                 shrinkage *= new / old if old else 1.0
     if shrinkage < _VANISHING:
         warnings.warn(
             f"Model {model.name!r} has no normalisation, and its kernels of norm 1 make the "
             f"outputs smaller by a factor of about {shrinkage:.0e}. Put a normalisation behind the "
-            "layers, give a larger `alpha` (twice the number of filters is what initialisers make "
-            "it), or leave layers out with `layers=`.",
+            "layers, give a larger `alpha` (initialisers make it about twice the number of "
+            "filters), or leave layers out with `layers=`.",
             stacklevel=4,
         )
 

@@ -26,8 +26,8 @@ def clone(
 
     It is made in the first of these ways that gives a true copy: `from_config` or the constructor
     with its configuration; Keras' serialization; the arguments of the constructor as Keras
-    remembers them; a copy of the object itself, part by part. The last is built and has the
-    weights too.
+    remembers them; a copy of the object itself, part by part. A copy made part by part is built and
+    has the weights too.
 
     Args:
         layer: The layer.
@@ -83,7 +83,7 @@ def _made(way: Callable[..., keras.Layer], layer: keras.Layer, edit: Edit) -> ke
 
 def _from_config(layer: keras.Layer, edit: Edit) -> keras.Layer:
     if isinstance(layer, keras.layers.Lambda):
-        raise TypeError("Keras takes a `Lambda` for untrusted, whatever it is made from")
+        raise TypeError("Keras does not trust a `Lambda`, whatever it is made from")
     config = _config(layer)
     config = {**_unbuilt(edit(config)), **_lambdas(layer, config)}
     return type(layer).from_config(_taken(type(layer), config))
@@ -100,7 +100,7 @@ def _from_functions(layer: keras.Layer, edit: Edit) -> keras.Layer:
 
 def _reserialized(layer: keras.Layer, edit: Edit) -> keras.Layer:
     with warnings.catch_warnings():
-        # Keras rightly refuses to make a layer from that: the function would lose its globals.
+        # Keras rightly refuses to make a layer from a `lambda`: it would lose its globals.
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
         serialized = keras.saving.serialize_keras_object(layer)
     config = _taken(type(layer), _unbuilt(edit(serialized["config"])))
@@ -152,7 +152,7 @@ def _check_is_new(old: keras.Layer, new: keras.Layer) -> None:
 
 
 def _unbuilt(config: Any) -> Any:
-    """A configuration by which no layer is built before it is called.
+    """A configuration without the shapes by which Keras would build layers before their call.
 
     Keras would build a layer without a `build` of its own, but not the layers inside it.
     """

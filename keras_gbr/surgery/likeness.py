@@ -1,4 +1,4 @@
-"""Checks that the copy of a layer is like it: `get_config` may leave something out."""
+"""Checks that a copy of a layer is like the original: `get_config` may leave something out."""
 
 import warnings
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from keras_gbr._keras.transparent import Transparent, unwrapped
 
 SIMPLE = (bool, int, float, str, type(None))
 KNOWN = ("keras", "keras_gbr")
-# The caller sets the name of a copy, Keras the others.
+# The caller sets the name of a copy; Keras sets the other attributes.
 NO_SETTINGS = ("name", "built", "use_cudnn", "build", "quantize", "call")
 
 

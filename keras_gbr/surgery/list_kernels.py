@@ -51,18 +51,18 @@ class LayerKernels:
 
 
 def list_kernels(model: keras.Model, layers: Layers = None) -> list[LayerKernels]:
-    """Lists the layers of a model that have kernels, with those that surgery does not change.
+    """Lists the layers of a model that have kernels, with those that `apply_enc` leaves alone.
 
-    Nothing is changed. Each layer is looked at alone: that two layers share a variable, which
-    `apply_enc` and `apply_regularizer` refuse, shows only there.
+    Nothing is changed. Each layer is examined on its own. So the list does not show that two
+    layers share a variable, which `apply_enc` and `apply_regularizer` refuse.
 
     Args:
         model: A built model.
-        layers: Which layers, as for `apply_enc`. By default all that have a kernel; behind them
+        layers: Which layers, as for `apply_enc`. By default all that have a kernel, followed by
             the layers whose own weights may be kernels, but are not declared in `gbr_kernels`.
 
     Returns:
-        A list of `LayerKernels`, in the order of the model.
+        A list of `LayerKernels`, in the order of the model; last those with undeclared weights.
 
     Raises:
         ValueError: The model is not built, or `layers` chooses nothing or names a layer that is
@@ -114,7 +114,7 @@ def _why_no_enc(layer: keras.Layer) -> str:
 
 
 def _undeclared(model: keras.Model) -> list[LayerKernels]:
-    """The layers of a model with weights that may be kernels and are not known as such."""
+    """The layers of a model with weights that may be kernels, but are not declared."""
     reason = (
         "made with `add_weight`; if they are kernels, declare them in the class of the layer, "
         '`gbr_kernels = {"weight": -1}`, with the axes of their filters'

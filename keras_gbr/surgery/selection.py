@@ -27,7 +27,7 @@ class Place:
 
     @property
     def refusal(self) -> ValueError | None:
-        """Why the kernels of the layer cannot be changed."""
+        """Why the kernels of the layer cannot be changed; `None` if they can."""
         try:
             kernels_of(self.layer)
         except ValueError as error:
@@ -115,12 +115,8 @@ def _answers(place: Place, name: str) -> bool:
 def _no_such(places: list[Place], name: str) -> ValueError:
     known = [path for place in places if place.has_kernels for path in place.paths]
     near = check.closest(name, [*known, *(path.rsplit("/", 1)[-1] for path in known)])
-    return check.error(
-        "`layers` must name layers with a kernel. Near that are "
-        f"{check.quoted(near) if near else 'none in this model'}.",
-        "layers",
-        name,
-    )
+    closest = f"The closest names are {check.quoted(near)}." if near else "This model has none."
+    return check.error(f"`layers` must name layers with a kernel. {closest}", "layers", name)
 
 
 def _check(place: Place, takes: Callable[[keras.Layer], bool]) -> None:

@@ -17,7 +17,7 @@ def check_class(model: keras.Model) -> None:
     """Refuses a model that is made from a graph but has a `call` of its own.
 
     Raises:
-        ValueError: `model` is such a model.
+        ValueError: `model` has both a graph and a `call` of its own.
     """
     if is_built_from_graph(model):
         raise check.error(
@@ -58,8 +58,8 @@ def swapped(old: keras.Model, new: keras.Model, replace: Replace) -> keras.Model
     if expected != {id(layer) for layer in children(new)}:
         raise check.error(
             f"Model {old.name!r} must create its layers in its constructor and keep them in "
-            "attributes, or in lists and dicts there: only so can they be replaced. Write the "
-            "layers into the code of the model instead.",
+            "attributes, or in lists and dicts there. Layers elsewhere cannot be replaced: write "
+            "the changed layers into the code of the model instead.",
             "model",
             type(old),
         )

@@ -31,7 +31,7 @@ def signature_over(behind: Callable[..., Any]) -> inspect.Signature:
 
 
 def show_signature(cls: type, mixin: type) -> None:
-    """Gives a class with another `compile` behind the mixin the signature that it really has.
+    """Shows the signature of a class that has another `compile` than Keras' behind the mixin.
 
     Args:
         cls: A subclass of the mixin.
@@ -78,7 +78,7 @@ class CompileArguments:
         return name in self._bound.signature.parameters
 
     def get(self, name: str, default: Any = None) -> Any:
-        """An argument, also one that goes into `**kwargs`."""
+        """An argument, even one that goes into `**kwargs`."""
         return {**self._bound.kwargs, **self._bound.arguments}.get(name, default)
 
     def set_jit_compile(self, value: bool | str) -> None:
@@ -168,7 +168,7 @@ def require_metrics(model: keras.Model, metrics: list[keras.metrics.Metric]) -> 
 
 
 def loadable(settings: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `compile` of a saved model, with a `jit_compile` that the backend has."""
+    """The arguments of `compile` of a saved model, with a `jit_compile` that the backend takes."""
     asked = settings.get("jit_compile", "auto")
     try:
         penalties, check_numerics = settings.get("penalties"), settings.get("check_numerics")

@@ -68,8 +68,8 @@ class CompilePenalties:
             forward: The forward pass that `loss` comes from.
 
         Returns:
-            The loss with the penalties, and the unweighted values by words that name the penalty,
-            0 for penalties that are not due.
+            The loss with the penalties, and the unweighted value of each penalty by the words
+            that name it in errors, 0 for penalties that are not due.
         """
         self.computed = True
         if isinstance(loss, (int, float)):
@@ -90,7 +90,7 @@ class CompilePenalties:
         """What a penalty adds to the loss, exactly 0 if its weight is 0."""
         weight = penalty.weight_at(step)
         if self.step_kinds.current is None and penalty.interval > 1:
-            # A custom train step computes the penalty in every step. Between, the weight is 0.
+            # A custom train step computes the penalty in every step, with weight 0 if not due.
             weight = ops.where(ops.equal(step % penalty.interval, 0), weight, 0.0)
         if isinstance(weight, float) and weight == 0.0:
             return ops.zeros_like(value)

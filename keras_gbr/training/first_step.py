@@ -1,4 +1,4 @@
-"""Looks at the result of the first step: whether weights are numbers, and penalties computed."""
+"""Checks of the first step: whether the weights stay finite, and penalties are computed."""
 
 import functools
 import warnings
@@ -14,9 +14,9 @@ from keras_gbr.training.compile_penalties import CompilePenalties
 class FirstStep:
     """A train function whose first call is undone if it makes weights NaN or infinite.
 
-    The first derivatives of a model may be finite where second derivatives, which the gradient of
-    a penalty contains, are not: that of x^1.5 at 0, for example. The loss and the penalties of the
-    step that ruins the weights are then finite.
+    The gradient of a penalty contains second derivatives. These may be infinite where the first
+    derivatives are finite: those of x^1.5 at 0, for example. The loss and the penalties of the step
+    that ruins the weights are then finite.
     """
 
     def __init__(self, function: Callable[..., Any], model: Any) -> None:
@@ -46,7 +46,7 @@ class FirstStep:
 
 
 def no_numbers(names: list[str]) -> ValueError:
-    """The error of gradients that are not finite.
+    """The error for gradients that are not finite.
 
     Args:
         names: Paths of the weights.

@@ -15,7 +15,7 @@ from keras_gbr.training.check_numerics import checked_values, not_finite
 from keras_gbr.training.first_step import no_numbers
 from keras_gbr.training.step import step_logs, step_loss
 
-# The key of the logs under which a compiled step returns what it found finite.
+# The key of the logs under which a compiled step returns its flags: whether each number is finite.
 _FINITE = "check_numerics"
 
 
@@ -24,7 +24,8 @@ class TrainerState:
     """What the steps of a compiled model note for later ones.
 
     Attributes:
-        checked: What `check_numerics` looks at, in the order of what a step found finite.
+        checked: The names of what `check_numerics` looks at, in the order of the flags that a
+            step returns.
         count: The number of updates so far, if `counted` is the current array of it.
         counted: The array that holds the number of updates, after the last step.
         compiled_numbers: The live numbers that a custom train step was compiled with.
@@ -117,12 +118,12 @@ def _train_step(model: Any, state: _State, data: Any) -> tuple[dict[str, Any], A
         finite = jnp.stack([jnp.all(jnp.isfinite(value)) for value in checked.values()])
         after = jax.tree.map(functools.partial(jnp.where, jnp.all(finite)), after, state)
         logs = {**logs, _FINITE: finite}
-    # On several devices Keras states the places of the values as a tuple, not as a `_State`.
+    # On several devices Keras describes the placement of the state as a tuple, not as a `_State`.
     return logs, tuple(after)
 
 
 def _gradients(model: Any, state: _State, data: Any) -> tuple[Any, ...]:
-    """Everything of a step but the update.
+    """A step without its update.
 
     Returns:
         The gradients; the parts of the loss by name; the logs; and the values of the non-trainable
@@ -163,9 +164,9 @@ def _pairs(model: Any, state: _State) -> list[tuple[keras.Variable, Any]]:
 
 
 def _run(model: Any, step: Callable[..., Any], state: Any, data: Any) -> tuple[Any, Any]:
-    """Runs a compiled step, of training or another, and restores the model if it fails.
+    """Runs a compiled step of any kind and, if a train step fails, restores the model.
 
-    While Keras trains, the values of the variables are in the state only.
+    While Keras trains, only the state has the values of the variables.
 
     Raises:
         FloatingPointError: `check_numerics` has found a number that is not finite.
@@ -173,7 +174,7 @@ def _run(model: Any, step: Callable[..., Any], state: Any, data: Any) -> tuple[A
     """
     is_training = len(state) == len(_State._fields)
     is_first = is_training and bool(model.penalties) and model._trainer_state.is_first
-    # The step consumes the state before it.
+    # The step deletes the arrays of the state that it is given.
     before = jax.tree.map(jnp.copy, state) if is_first else state
     try:
         if is_training:
@@ -189,7 +190,7 @@ def _run(model: Any, step: Callable[..., Any], state: Any, data: Any) -> tuple[A
     finite = logs.pop(_FINITE, None) if isinstance(logs, dict) else None
     if finite is None or finite.all():
         return logs, after
-    # The step has consumed the state before it. The state after it is equal.
+    # The step has deleted the state that it was given. The state after it is equal.
     _restore(model, after)
     raise FloatingPointError(not_finite(model._trainer_state.checked[int(jnp.argmin(finite))]))
 
@@ -216,8 +217,8 @@ def _check_first_step(model: Any, before: _State, after: _State, logs: Any) -> N
 def _step_data(model: Any, step: Callable[..., Any], state: _State, data: Any) -> Any:
     """The batch, with the kind of the step and the live numbers.
 
-    A custom train step gets the batch alone. It has every penalty in every step, with weight 0
-    where it is not due, and is compiled again when a live number has changed.
+    A custom train step gets only the batch. It has every penalty in every step, with weight 0 if
+    the penalty is not due, and is compiled again when a live number has changed.
     """
     penalties = model._compile_penalties
     numbers = penalties.live_numbers.current()

@@ -26,7 +26,7 @@ from keras_gbr.training.trainer import Trainer, TrainerState, jit_compile
 
 
 class GBRMixin(EvaluatesLess, Trainer):
-    """Adds `compile(penalties=[...])` to a `keras.Model`; goes before it in a subclass.
+    """Adds `compile(penalties=[...])` to a `keras.Model`: `class Net(GBRMixin, keras.Model)`.
 
     `fit` then minimises the compiled loss plus the weighted penalties. Each step runs the model
     once and takes the loss and every penalty from that pass. A metric under the name of each
@@ -62,7 +62,7 @@ class GBRMixin(EvaluatesLess, Trainer):
     _compile_penalties = CompilePenalties([])
     _trainer_state: TrainerState
     _check_numerics = False
-    # Whether a step of `fit` does more than that of Keras.
+    # Whether a step of `fit` does more than Keras' own step.
     _has_own_step = False
     # The argument of `compile`. "auto" means different things under different backends.
     _asked_jit_compile: bool | str = "auto"
@@ -82,16 +82,18 @@ class GBRMixin(EvaluatesLess, Trainer):
                 `Adversarial`, or others. Two of the same class need different names (`name=`).
             check_numerics: Whether `fit` stops with an error when the loss, a penalty or a
                 gradient is NaN or infinite. The error names it, and the step changes no weight.
-                Under loss scaling (float16) gradients may overflow: the optimizer skips such a
-                step. TensorFlow's XLA drops the check: `jit_compile="auto"` then means without
-                XLA. (`keras.callbacks.TerminateOnNaN` ends training after such a step.)
+                Under loss scaling (float16) gradients may overflow: the optimizer skips the step,
+                without an error. TensorFlow's XLA drops the check: `jit_compile="auto"` then means
+                without XLA. (`keras.callbacks.TerminateOnNaN` ends training after the step.)
             **kwargs: As `args`.
 
         Raises:
             ValueError: `penalties` is not a list of penalties, two have the same name, or one
                 needs a loss and none is given; or `jit_compile=True` asks for steps that the
-                backend cannot compile: with `check_numerics` under TensorFlow, with that or
-                penalties under PyTorch. The model is then left as it was.
+                backend cannot compile: with `check_numerics` under TensorFlow, with
+                `check_numerics` or penalties under PyTorch. The model is then left as it was.
+                Also if `metrics` of the class leaves out those of the penalties, which shows only
+                once the model is compiled.
         """
         checked = checked_penalties(penalties)
         check.boolean("check_numerics", check_numerics)
@@ -241,7 +243,7 @@ class GBRMixin(EvaluatesLess, Trainer):
 class GBRModel(GBRMixin, keras.Model):
     """A `keras.Model` that trains with penalties: `GBRModel(inputs, outputs)`.
 
-    `GBRModel(model.inputs, model.outputs)` makes one of an existing model and shares its layers.
+    `GBRModel(model.inputs, model.outputs)` makes one from an existing model and shares its layers.
     A list of one input or output counts as that tensor. See `GBRMixin` for `compile`. A subclassed
     model takes the mixin instead.
 
@@ -250,7 +252,7 @@ class GBRModel(GBRMixin, keras.Model):
         **kwargs: As `keras.Model`, such as `name`.
 
     Raises:
-        ValueError: There are no inputs.
+        ValueError: There are no outputs, or the first argument is a model.
 
     Example:
 
@@ -266,7 +268,7 @@ class GBRModel(GBRMixin, keras.Model):
         given = args[0] if args else kwargs.get("inputs")
         has_outputs = len(args) > 1 or "outputs" in kwargs
         if not has_outputs or isinstance(given, keras.Model):
-            # Keras would make the class itself functional, for good, at its first use.
+            # Keras would make `GBRModel` itself a functional class from its first use on.
             raise check.error(
                 "GBRModel is functional: GBRModel(inputs, outputs). " + _way_out(given),
                 "inputs",

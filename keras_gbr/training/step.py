@@ -17,7 +17,8 @@ class StepLoss(NamedTuple):
     Attributes:
         forward: The forward pass of the step.
         total: The loss with its penalties, a scalar tensor.
-        values: The loss and the unweighted penalties by words that name them, scalar tensors.
+        values: The loss and the unweighted penalties, scalar tensors, by the words that name them
+            in errors.
     """
 
     forward: ForwardPass
@@ -49,7 +50,7 @@ def step_logs(model: Any, data: Any, loss: StepLoss) -> dict[str, Any]:
 
 
 def has_trainable_weights(model: Any) -> bool:
-    """Whether the model has weights to update. Warns like Keras if not."""
+    """Whether the model has weights to update. If not, warns as Keras does."""
     if not model.trainable_weights:
         warnings.warn("The model does not have any trainable weights.", stacklevel=2)
     return bool(model.trainable_weights)

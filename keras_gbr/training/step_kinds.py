@@ -67,13 +67,13 @@ class StepKinds:
     def includes(self, interval: int) -> bool:
         """Whether steps of the current kind have the penalties with this interval.
 
-        Without a restriction they have all penalties.
+        Without a restriction every step has all penalties.
         """
         return self.current is None or interval in {1} | self._kinds[self.current]
 
 
 def possible_kinds(intervals: Sequence[int]) -> list[frozenset[int]]:
-    """The sets of intervals that divide the same step, and no other interval does.
+    """The sets of intervals that divide a step which no other interval divides.
 
     A set is possible if it contains every interval that divides its least common multiple. It is
     then the kind of the step with that number.

@@ -8,7 +8,7 @@ from keras_gbr.training.check_numerics import checked_values, not_finite
 
 
 def state(model: Any) -> list[tuple[Any, Any]]:
-    """The weights that a forward pass itself may update, such as moving averages, with values."""
+    """Pairs of a weight that a forward pass may update, such as a moving average, and its value."""
     weights = [weight.value for weight in model.non_trainable_weights]
     return [(weight, tf.identity(weight)) for weight in weights if weight.dtype.is_floating]
 
@@ -20,7 +20,7 @@ def require_finite(
 
     Args:
         gradients: One tensor or `None` for each trainable weight of `model`.
-        values: Scalar tensors by words that name them in the message.
+        values: Scalar tensors by the words that name them in the message.
         model: The model.
         before: Its `state` before the step, which is restored if a number is not finite.
 

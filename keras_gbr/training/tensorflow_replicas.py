@@ -29,7 +29,7 @@ def has_strategy(model: Any) -> bool:
 
 
 def with_reducible_logs(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Adds an axis of length one to the logs of a step, which Keras needs on several workers."""
+    """Adds to the logs of a step the axis of length one that Keras needs on several workers."""
 
     @functools.wraps(step)
     def run(data: Any) -> Any:
@@ -128,7 +128,7 @@ def check_training(model: Any) -> None:
         model: A compiled model, about to train.
 
     Raises:
-        ValueError: There are several replicas and such a setting.
+        ValueError: There are several replicas, and a setting trains wrongly on them.
     """
     if model.distribute_strategy.num_replicas_in_sync == 1:
         return

@@ -124,7 +124,7 @@ def _function_by_kind(model: Any) -> Callable[[Any], Any]:
 
 
 def _gradients(model: Any, data: Any) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
-    """Everything of a step but the update: gradients, parts of the loss by name, and logs."""
+    """A step without its update: the gradients, the parts of the loss by name, and the logs."""
     with tf.GradientTape() as tape:
         loss = _examined_loss(model, data)
         scaled_loss = model.optimizer.scale_loss(loss.total)

@@ -72,7 +72,7 @@ class Trainer:
 
 
 def _gradients(model: Any, data: Any, is_first: bool) -> tuple[StepLoss, list[Any]]:
-    """The loss of a step and its gradients, checked. `is_first`: no step of its kind has run."""
+    """The loss of a step and its checked gradients. `is_first`: no step of its kind has run."""
     weights = model.trainable_weights
     loss = step_loss(model, model._compile_penalties, data)
     if model.penalties and is_first:

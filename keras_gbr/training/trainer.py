@@ -3,8 +3,8 @@
 A trainer is a module with three names:
 
 - `Trainer`, a class between `GBRMixin` and `keras.Model` in the order of bases. It overrides
-  `train_step`, `test_step` and what else of Keras' own trainer penalties need.
-- `TrainerState`, a dataclass of what the steps of a compiled model note for later ones. Each
+  `train_step`, `test_step` and whatever else penalties need from Keras' own trainer.
+- `TrainerState`, a dataclass of what the steps of a compiled model note for later steps. Each
   `compile` makes a new one, `model._trainer_state`.
 - `jit_compile(asked, penalties, check_numerics)`, which decides whether steps are compiled. Its
   arguments are the `jit_compile` of `compile`, whether there are penalties, and whether a number

@@ -33,7 +33,7 @@ def text_model(nested=False):
 
 
 def rest_of(model):
-    """What comes after the embedding, as a function of the embedded tokens."""
+    """The model after the embedding, as a function of the embedded tokens."""
     pool, hidden, head = (model.get_layer(name) for name in ("pool", "hidden", "head"))
     return lambda x, mask: to_numpy(
         head(hidden(pool(ops.convert_to_tensor(x), mask=ops.convert_to_tensor(mask))))
@@ -65,7 +65,7 @@ def by_differences(name, model):
 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("name", PENALTIES)
-def test_at_the_embedding_they_are_those_of_what_comes_after(name, nested):
+def test_values_at_the_embedding_are_those_of_the_model_after_it(name, nested):
     use_float64()
     model = text_model(nested)
     model.compile("sgd", logits_loss(), penalties=[PENALTIES[name]])
@@ -123,7 +123,7 @@ def test_a_wrapped_layer_keeps_its_own_call():
     assert vars(wrapped)["call"] is own
 
 
-def test_what_fails_inside_leaves_the_layer_as_it_was():
+def test_a_failure_inside_leaves_the_layer_as_it_was():
     layer = layers.Dense(2)
     layer.build((None, 3))
     with pytest.raises(ZeroDivisionError), replaced_outputs(layer, lambda tensor: 1 / 0):
@@ -139,7 +139,7 @@ def test_names_that_do_not_fit_are_refused_before_a_step():
     for penalty, message in (
         (
             gbr.InputGradient(1.0, at="embeddings"),
-            "`at` must name a layer or an input.*Near that are 'embedding'",
+            "`at` must name a layer or an input.*The closest names are 'embedding'",
         ),
         (gbr.InputGradient(1.0), r'at="embedding".*Received: inputs of dtypes \[.int32.\]'),
     ):

@@ -66,7 +66,7 @@ def test_blocks_inside_each_other_and_several_attributes():
     assert type(layer) is layers.Dense
 
 
-def test_a_class_that_notes_its_subclasses_hears_nothing():
+def test_the_init_subclass_of_the_class_is_not_called():
     heard = []
 
     class Noted(keras.layers.Layer):

@@ -1,4 +1,4 @@
-"""The loss of each sample is what `evaluate` says of that sample alone."""
+"""The loss of each sample is what `evaluate` returns for that sample alone."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from support.networks import jacobians, logits_loss, use_float64
 
 RNG = np.random.default_rng(0)
 STEPS = RNG.standard_normal((4, 5, 2))
-for sample, length in enumerate((5, 3, 1, 0)):  # the last sample is masked throughout
+for sample, length in enumerate((5, 3, 1, 0)):  # the last sample is completely masked
     STEPS[sample, length:] = 0.0
 CLASSES = RNG.integers(0, 3, (4, 5))
 IGNORED = np.where(RNG.random((4, 5)) < 0.4, -1, CLASSES)
@@ -24,7 +24,7 @@ def sequences(head=3):
 
 
 def two_heads(kind):
-    """Classes of each step and one number of the sequence, by name or in order."""
+    """Outputs: classes for each step and one number for the sequence, by name or in order."""
     inputs = keras.Input((5, 2))
     x = layers.Masking()(inputs)
     steps = layers.Dense(3, name="steps")(layers.SimpleRNN(4, return_sequences=True)(x))

@@ -30,7 +30,7 @@ ALIKE = {
     "parameter gradient": (
         gbr.ParameterGradient(1.0), gbr.ParameterGradient(1.0, fraction=0.5), 1e-10,
     ),
-    # Central or one-sided, over a step that leaves errors of its square or itself.
+    # Central or one-sided differences: the error is of the order of the square or the step.
     "finite difference": (
         gbr.InputGradient(1.0), gbr.InputGradient(1.0, method="finite_difference"), 1e-3,
     ),
@@ -65,8 +65,8 @@ def test_a_repetition_computes_the_same_function(name, layer):
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_at_inputs_moved_by_nothing_the_loss_counts_twice(layer):
-    """The gradient is the one that plain Keras trains with: of the loss, once more."""
+def test_with_almost_unmoved_inputs_the_loss_counts_twice(layer):
+    """The penalty adds the gradient of the loss, with which plain Keras trains, once more."""
     _, expected, plain = trained(LAYERS[layer], [], learning_rate=0.02)
     _, actual, logs = trained(LAYERS[layer], [gbr.Adversarial(1.0, 1e-12)])
     assert logs["adversarial"][0] == pytest.approx(plain["loss"][0], rel=1e-9)

@@ -38,7 +38,7 @@ def test_the_backend_in_use_has_the_signature(name):
     assert getattr(backend, name) is getattr(CHOSEN, name)
 
 
-def test_a_recording_is_what_the_contract_says():
+def test_a_recording_is_as_the_contract_describes_it():
     x = keras.ops.convert_to_tensor([1.0, 2.0])
 
     def function(inputs, watch):

@@ -1,4 +1,4 @@
-"""Second derivatives that TensorFlow has wrong or lacks, and what else trains wrong there."""
+"""Derivatives that TensorFlow has wrong or lacks, and what else would train wrongly there."""
 
 import keras
 import numpy as np
@@ -45,7 +45,7 @@ def by_hand(x, values, sizes, strides, padding):
         ((1, 4, 5, 4, 2), (1, 2, 2, 2, 1), (1, 2, 1, 2, 1)),
     ],
 )
-def test_what_stands_where_a_window_is_largest(shape, sizes, strides, padding, dtype):
+def test_the_entry_where_a_window_is_largest_is_picked(shape, sizes, strides, padding, dtype):
     rng = np.random.default_rng(0)
     # Few different numbers, so that many are equal: the first one counts.
     x, values = rng.integers(0, 4, shape).astype("float64"), rng.integers(-9, 9, shape)
@@ -65,7 +65,7 @@ def half():
 
 
 def moves(body, shape, mode, before=None):
-    """What one step of descent takes from each weight."""
+    """What one step of gradient descent subtracts from each weight."""
     keras.utils.set_random_seed(1)
     model = network(body, shape)
     optimizer = keras.optimizers.SGD(1.0)
@@ -86,20 +86,20 @@ def poolings():
         yield f"AdaptiveMaxPooling{rank}D", shape, (2,)
 
 
-# Roundings of 6e-8, 5e-4 and 4e-3, through some ten operations.
+# The types round by 6e-8, 5e-4 and 4e-3, in each of some ten operations.
 TOLERANCES = {"mixed_float16": 0.02, "float32": 1e-5, "mixed_bfloat16": 0.1}
 
 
 @pytest.mark.parametrize("turn", range(9), ids=[f"{p[0]}{p[2]}" for p in poolings()])
 def test_max_pooling_under_xla_in_every_precision(turn):
-    """Each pooling in one precision, by turns: every rank and every kind meets every one."""
+    """Each pooling in one precision by turns, so that each rank and kind meets all of them."""
     name, shape, arguments = list(poolings())[turn]
     policy = list(TOLERANCES)[(turn + turn // 3) % 3]
 
     def body(x):
         return getattr(layers, name)(*arguments)(x)
 
-    # Volumes are pooled in float64 nowhere.
+    # No mode pools volumes in float64.
     single = moves(body, shape, EAGER)
     keras.config.set_dtype_policy(policy)
     deviation = np.linalg.norm(moves(body, shape, XLA) - single) / np.linalg.norm(single)
@@ -107,7 +107,7 @@ def test_max_pooling_under_xla_in_every_precision(turn):
 
 
 def test_max_pooling_that_keeps_the_size_in_a_graph():
-    """TensorFlow's kernel writes over what it reads."""
+    """TensorFlow's kernel overwrites its inputs."""
 
     def body(x):
         return layers.MaxPooling2D(3, 1, padding="same")(x)
@@ -209,7 +209,7 @@ def test_the_variance_of_a_function_that_was_traced_before(name, first, mode, tm
 
 
 class Decorated(layers.Layer):
-    """A kernel in a function of TensorFlow's, as what it reads or as what it is given."""
+    """A layer whose `tf.function` reads the kernel or gets it as an argument."""
 
     def __init__(self, given, **kwargs):
         super().__init__(**kwargs)

@@ -1,4 +1,4 @@
-"""Functions of one's own, and losses, whose second derivative is cut off somewhere."""
+"""Custom functions, and losses, whose second derivative is cut off somewhere."""
 
 import keras
 import numpy as np
@@ -66,7 +66,7 @@ WHOLE = {"custom gradient": twice, "reversal": reversed_gradient, "straight thro
 
 
 def network_of(function):
-    """A network with a function of one's own in a layer."""
+    """A network with a custom function in a layer."""
     inputs = keras.Input(FLAT)
     hidden = layers.Dense(4, "tanh")(inputs)
     outputs = layers.Lambda(function, output_shape=(4,), name="own")(hidden)
@@ -75,7 +75,7 @@ def network_of(function):
 
 @pytest.mark.parametrize("mode", [EAGER, GRAPH], ids=str)
 @pytest.mark.parametrize("case", CUT)
-def test_functions_of_ones_own_without_a_second_derivative_are_refused(case, mode):
+def test_custom_functions_without_a_second_derivative_are_refused(case, mode):
     model = network_of(CUT[case])
     model.compile("sgd", "mse", penalties=[gbr.InputGradient(0.1)], **mode)
     before = model.get_weights()
@@ -86,7 +86,7 @@ def test_functions_of_ones_own_without_a_second_derivative_are_refused(case, mod
 
 
 @pytest.mark.parametrize("case", WHOLE)
-def test_functions_of_ones_own_with_one_train(case):
+def test_custom_functions_with_a_second_derivative_train(case):
     model = network_of(WHOLE[case])
     model.compile("sgd", "mse", penalties=[gbr.InputGradient(0.1)])
     assert np.isfinite(model.train_on_batch(np.ones((4, *FLAT)), np.ones((4, 2)))).all()

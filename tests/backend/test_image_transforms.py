@@ -35,7 +35,7 @@ def transform(images, row, interpolation, fill_mode):
 @pytest.mark.parametrize("interpolation", ["BILINEAR", "NEAREST"])
 @pytest.mark.parametrize("row", range(len(TRANSFORMS)))
 def test_the_gradient_is_the_transpose(row, interpolation, fill_mode, dtype):
-    # The transformation is linear: what it makes of each pixel is a column of its matrix.
+    # The transformation is linear: the image of each unit pixel is a column of its matrix.
     size = np.prod(SHAPE)
     pixels = np.eye(size, dtype="float32").reshape(size, *SHAPE, 1)
     matrix = transform(pixels, row, interpolation, fill_mode).numpy().reshape(size, -1)

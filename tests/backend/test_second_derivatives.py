@@ -1,4 +1,4 @@
-"""What TensorFlow cannot differentiate twice is refused by name; all the rest trains rightly."""
+"""What TensorFlow cannot differentiate twice is refused by name; the rest trains correctly."""
 
 import keras
 import numpy as np
@@ -50,7 +50,7 @@ def in_a_model(x):
 
 
 def default_names(x):
-    """Two layers of a kind: the scope that one is called in has the name of the other."""
+    """Two layers of one class: the scope in which one is called has the name of the other."""
     x = layers.UpSampling2D(name="up_sampling2d_1")(x)
     return layers.UpSampling2D(interpolation="bilinear", name="up_sampling2d")(x)
 
@@ -75,7 +75,7 @@ class SoftsignFunction(layers.Dense):
 
 
 class CudnnLSTM(layers.Layer):
-    """What an LSTM is on a GPU; traced and never run."""
+    """The operation of an LSTM on a GPU; it is traced and never run."""
 
     def build(self, shape):
         self.w = self.add_weight(shape=(4 * 3 * (2 + 3) + 8 * 3,))
@@ -250,7 +250,7 @@ def test_a_resize_that_the_gradient_does_not_need_trains(penalty, body, trainabl
 
 @pytest.mark.parametrize("pooling", ["Max", "Average"])
 def test_pooling_of_volumes(pooling):
-    """TensorFlow pools volumes in single precision only; flat ones are images."""
+    """TensorFlow pools volumes only in single precision; flat volumes are compared as images."""
     steps = []
     for rank in (2, 3):
         keras.utils.set_random_seed(1)
@@ -282,7 +282,7 @@ def test_the_measure_needs_no_second_derivative_and_weight_zero_does():
 
 
 @pytest.mark.parametrize("mode", [EAGER, GRAPH], ids=str)
-def test_only_the_first_step_looks(mode, monkeypatch):
+def test_only_the_first_step_is_examined(mode, monkeypatch):
     seen = []
     require = second_derivatives.require_second_derivatives
     monkeypatch.setattr(
@@ -296,7 +296,7 @@ def test_only_the_first_step_looks(mode, monkeypatch):
 
 
 class Peculiar(layers.Layer):
-    """Looks at its values, as only eager tensors let it."""
+    """A layer that reads its values, which only eager tensors allow."""
 
     def call(self, x):
         return x * float(keras.ops.max(x).numpy() > 0)
@@ -305,7 +305,7 @@ class Peculiar(layers.Layer):
         return shape
 
 
-def test_a_model_that_runs_eagerly_only_trains_and_says_what_is_not_checked():
+def test_a_model_that_only_runs_eagerly_trains_with_a_warning():
     inputs = keras.Input(FLAT)
     model = gbr.GBRModel(inputs, layers.Dense(2)(Peculiar()(inputs)))
     model.compile("sgd", "mse", penalties=[gbr.Jacobian(0.1)], **EAGER)

@@ -4,7 +4,7 @@ import parts
 
 from penalties import call
 
-# Alone, one replica has no others to synchronise with.
+# A single replica has no other replica to synchronise with.
 SYNCHRONIZED = "synchronized=strategy.num_replicas_in_sync > 1, "
 SIZES = {"image": (5, 5, 2), "table": (5,), "series": (5, 4), "tokens": (5,)}
 

@@ -6,9 +6,9 @@
 
 A program trains a model for two steps from weights that are the same everywhere, in double
 precision. The logs of each step and the change of every weight must be the same, to the tolerance
-of the program; so must what is refused. With `--replicas` TensorFlow runs each on one replica and
-on two. With `--folder` the results are kept: the same command goes on where it was stopped, and
-runs nothing twice that is there. Remove the folder after a change of the package.
+of the program, and the same programs must be refused. With `--replicas` TensorFlow runs each on one
+replica and on two. With `--folder` the results are kept: the same command resumes where it was
+stopped, and skips what it finds there. Remove the folder after a change of the package.
 """
 
 import argparse
@@ -29,7 +29,7 @@ BACKENDS = [name for name in ("tensorflow", "jax", "torch") if importlib.util.fi
 REPLICAS = ["1 replicas", "2 replicas"]
 # Programs that run in one process: TensorFlow and JAX keep what they have compiled.
 CHUNK = 20
-# With XLA's optimizations at level 0, JAX compiles programs in less than half the time, and the
+# With XLA's optimizations at level 0, JAX compiles programs in less than half the time, but the
 # second derivative of a maximum over places behind batch normalisation is NaN.
 QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"}
 WHOLE = {"XLA_FLAGS": ""}
@@ -71,7 +71,7 @@ def _seeds(text):
 def compare(folder, seeds, backends=BACKENDS, replicas=False, jobs=2):
     """Runs the programs whose results are not there yet, and compares them.
 
-    What disagrees counts once it has run again with all of XLA's optimizations.
+    A disagreement counts only if it remains with all of XLA's optimizations.
 
     Args:
         folder: Where the results go.
@@ -100,7 +100,7 @@ def run(folder, seeds, backends, replicas, jobs, flags):
 
     Args:
         folder: Where the results go.
-        seeds: As `compare`, and so on.
+        seeds: Numbers of the programs.
         backends: Names of backends.
         replicas: Whether TensorFlow runs each on one and on two replicas instead.
         jobs: How many processes run at once.
@@ -110,8 +110,8 @@ def run(folder, seeds, backends, replicas, jobs, flags):
     for backend in ["tensorflow"] if replicas else backends:
         names = REPLICAS if replicas else [backend]
         left = [seed for seed in seeds if not all(_done(folder, seed, n, replicas) for n in names)]
-        # A process for each with replicas: TensorFlow counts their meetings over all strategies
-        # of a process, and mixes up those of one program with those of the one before.
+        # With replicas, a process for each program: TensorFlow counts collectives over all
+        # strategies of a process, and mixes up those of two programs.
         size = 1 if replicas else CHUNK
         for first in range(0, len(left), size):
             tasks.put((backend, left[first : first + size]))
@@ -163,7 +163,7 @@ def _path(folder, seed, name):
 
 
 class Verdict:
-    """What the comparison of a program says: its worst difference, or why there is none."""
+    """The result of comparing a program: its worst difference, or why there is none."""
 
     def __init__(self, seed, error=0.0, words="", tolerance=0.0, refused=False):
         self.seed, self.error, self.words, self.refused = seed, error, words, refused
@@ -205,9 +205,9 @@ def judge(folder, seed, names, replicas=False):
 def difference(reference, other):
     """The largest relative difference of two results, and where it is.
 
-    That of logs is relative to the larger number. That of the change of a weight is relative to
-    the longest change in the model: what is zero but for roundings, such as the gradient of the
-    bias of keys, has no relative error of its own, and Adam makes it larger.
+    For logs it is relative to the larger number. For the change of a weight it is relative to the
+    longest change in the model: a gradient that is zero except for rounding, such as that of the
+    bias of keys, has no meaningful relative error, and Adam amplifies it.
     """
     if reference.keys() != other.keys():
         return np.inf, f"{sorted(reference.keys() ^ other.keys())}"
@@ -222,7 +222,7 @@ def difference(reference, other):
         {key: ends[1] - ends[0] for key, ends in result.items() if key.startswith("weight ")}
         for result in (reference, other)
     ]
-    # Where every gradient is zero but for roundings, nothing else may change.
+    # If every gradient is zero except for rounding, the floor keeps that from counting.
     longest = max(1e-9, *(np.linalg.norm(change) for change in changes[0].values()))
     for key, change in changes[0].items():
         error = np.linalg.norm(change - changes[1][key]) / longest
@@ -233,7 +233,7 @@ def difference(reference, other):
 
 
 def report(verdicts, replicas, sources):
-    """The words for all verdicts: failures with their programs, and counts."""
+    """A text on all verdicts: failures with their programs, and counts."""
     failed = [verdict for verdict in verdicts if verdict.failed]
     lines = []
     for number, verdict in enumerate(failed):

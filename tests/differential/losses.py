@@ -15,8 +15,8 @@ class Use:
         labels: What the labels are, a key of `LABELS`.
         arguments: Those of the class, as text; without any the loss may be given by its name.
             `AXES` in it stands for all axes but that of the samples.
-        couples: Whether the loss is one number for the batch, or that of a sample depends on the
-            others. Penalties on the loss of a sample do not go with it.
+        couples: Whether the loss is one number for the batch, or the loss of a sample depends on
+            other samples. Penalties on the loss of a sample do not go with it.
         steps: Whether the outputs must be a series.
         scale: The size that derivatives of the loss have.
         units: The least number of units.
@@ -31,7 +31,7 @@ class Use:
     units: int = 1
 
 
-# The last activation, by name. A softmax is of three units; the others may be of one.
+# The last activation, by name. A softmax has three units; the others may have one.
 HEADS = {
     "softmax": "softmax",
     "sigmoid": "sigmoid",
@@ -40,7 +40,7 @@ HEADS = {
     "positive": "softplus",
     "signed": "tanh",
 }
-# Of a batch with `shape`, that of the samples and places, and some number of `units`.
+# For a batch of `shape`, the axes of samples and places, and some number of `units`.
 LABELS = {
     "classes": "rng.integers(0, {units}, {shape})",
     "column": "rng.integers(0, {units}, ({batch}, 1))",
@@ -88,7 +88,7 @@ USES = {
     ),
     "CategoricalHinge": (Use("scores", "one_hot"), Use("softmax", "one_hot")),
     "Circle": (Use("scores", "pairs", "gamma=2.0", couples=True),),
-    # That of one number is its sign, whose gradient is zero but for roundings.
+    # The similarity of single numbers is a sign, whose gradient is zero except for rounding.
     "CosineSimilarity": (Use("scores", "real", units=3), Use("softmax", "one_hot")),
     "CTC": (Use("scores", "sequences", couples=True, steps=True),),
     "Dice": OVERLAP,
@@ -111,7 +111,7 @@ USES = {
     "SquaredHinge": HINGE,
     "Tversky": OVERLAP,
 }
-# Losses of a user's own, made of those of Keras.
+# Custom losses, made from those of Keras.
 OWN = {
     "crossentropy_and_dice": Use("softmax", "one_hot"),
     "two_crossentropies": Use("sigmoid", "bits"),
@@ -144,7 +144,7 @@ def losses_of_keras():
 
 
 def as_written(name):
-    """How a program names a loss without arguments: by a string, where Keras knows it by one."""
+    """How a program names a loss without arguments: by a string, if Keras has one for it."""
     function = getattr(keras.losses, name)().fn.__name__
     try:
         keras.losses.get(function)

@@ -32,9 +32,9 @@ REGULARIZERS = {
 CONSTRAINTS = {
     "EqualNorm": ("gbr.EqualNorm()", "gbr.EqualNorm(2.0, per_filter=False, center=False)"),
 }
-# Without Ftrl, which forgets the weights that it starts from and leaves kernels of roundings, Lion,
-# which takes the signs of roundings, and Lamb, which divides them by their norm: the gradient of a
-# bias in front of a normalisation is nothing else.
+# The gradient of a bias in front of a normalisation is only rounding. Three optimizers amplify it
+# and are left out: Lion takes its sign, Lamb divides it by its norm, and Ftrl forgets the initial
+# weights and leaves only rounding in kernels.
 OPTIMIZERS = (
     "'sgd'",
     "keras.optimizers.SGD(0.02, momentum=0.9, nesterov=True)",
@@ -54,7 +54,7 @@ ACTIVATIONS = (
     *("tanh", "relu", "gelu", "silu", "elu", "softplus", "leaky_relu", "sigmoid", "selu", "mish"),
     *("relu6", "celu", "log_sigmoid", "tanh_shrink", "squareplus"),
 )
-# By whether they know what a mask leaves out.
+# By whether they may be used on masked inputs.
 NORMALIZATIONS = {
     True: ("layers.BatchNormalization()", "layers.LayerNormalization()"),
     False: (
@@ -96,8 +96,8 @@ RECURRENT = (
     "layers.GRU(4, reset_after=False, go_backwards=True{})",
     "layers.RNN(layers.StackedRNNCells([layers.LSTMCell(3), layers.GRUCell(4)]){})",
 )
-# Keras' attention is in single precision under JAX. Without a bias: that of the keys has a gradient
-# of roundings alone, which Adam and its like make large.
+# Keras' attention is in single precision under JAX. Without a bias: the gradient of the bias of
+# keys is only rounding, which Adam and similar optimizers amplify.
 ATTENTION = (
     "layers.MultiHeadAttention(2, 3, use_bias=False)",
     "layers.GroupQueryAttention(2, 4, 2, use_bias=False)",

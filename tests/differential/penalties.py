@@ -11,12 +11,12 @@ def call(name, *arguments):
 
 
 def penalty(draft, name):
-    """The text of a penalty of this class; `None` where none goes with the program."""
+    """The text of a penalty of this class; `None` if it does not go with the program."""
     return _DRAWN[name](draft) if name in _DRAWN else _by_default(draft, name)
 
 
 def _by_default(draft, name):
-    """One without a way of its own here: the arguments that it needs, and when it is added."""
+    """A penalty without a function of its own here: its required arguments, and when it is due."""
     required = [f"{key}={value!r}" for key, value in catalogue.PENALTIES[name].required.items()]
     return call(f"gbr.{name}", _weight(draft, 0.05), *required, _when(draft))
 

@@ -2,8 +2,8 @@
 
     print(program(17).source)
 
-The text is all there is: it is what the backends run and what the message of a failure shows. Seeds
-one after another take the losses, penalties, wrappers and regularizers in turn, so that as many
+The text is the whole program: the backends run it, and the message of a failure shows it.
+Consecutive seeds take the losses, penalties, wrappers and regularizers in turn, so that as many
 seeds as there are losses have them all.
 """
 
@@ -21,10 +21,10 @@ BATCH = 4
 LOSSES = (*USES, *OWN)
 # All uses of these couple samples.
 WHOLE = {name for name, uses in USES.items() if all(use.couples for use in uses)}
-# In double precision, but for what is in single precision whatever it is given, and grows in the
-# second step: under TensorFlow constants such as the root of 2 in `gelu`, the logarithm of 2 in a
-# loss and the decays of Adam (one less 0.999 is off by 1.3e-5), and the whole of CTC; under JAX
-# attention. One and two replicas share all of that.
+# Programs run in double precision, but some parts are in single precision whatever they are given,
+# and their error grows in the second step: under TensorFlow constants such as the root of 2 in
+# `gelu`, the logarithm of 2 in a loss and the decays of Adam (1 - 0.999 is off by 1.3e-5), and the
+# whole of CTC; under JAX attention. One and two replicas share all of that.
 TOLERANCE = 1e-5
 TOLERANCE_OF_REPLICAS = 1e-6
 TOLERANCES = {"CTC": 1e-3, "adam": 1e-4, "LogCosh": 1e-4}
@@ -38,7 +38,7 @@ TURNS = {
 
 @dataclass(frozen=True)
 class Program:
-    """A program and what it has in it.
+    """A program and its parts.
 
     Attributes:
         seed: What it was drawn from.
@@ -46,7 +46,7 @@ class Program:
             each step in the variables `model`, `start` and `logs`.
         parts: The names of the classes of losses, penalties, wrappers, regularizers and
             constraints in it, and of what sets its tolerance.
-        tolerance: The largest relative difference that is right.
+        tolerance: The largest relative difference that is accepted.
     """
 
     seed: int
@@ -60,14 +60,14 @@ def program(seed, replicas=False):
 
     Args:
         seed: Whole number >= 0.
-        replicas: Whether it is to run on one and on several replicas, the variable `strategy`,
-            alike: without what these refuse, draw of their own, or count by replica.
+        replicas: Whether it must do the same on one and on several replicas (the variable
+            `strategy`): without parts that replicas refuse, draw differently or count by replica.
     """
     return _Draft(seed, replicas).program()
 
 
 class _Draft:
-    """A program in the making: choices, and the lines so far."""
+    """A program that is being drawn: its choices, and the lines so far."""
 
     def __init__(self, seed, replicas):
         self.seed, self.replicas = seed, replicas
@@ -78,7 +78,7 @@ class _Draft:
         self._first_penalty = turns["penalty"]
         self._choose_task()
 
-    # What the parts ask.
+    # Methods that the parts call.
 
     def choice(self, options):
         return self._random.choice(options)
@@ -109,14 +109,14 @@ class _Draft:
         return f", kernel_{part}={text}"
 
     def wrapped(self, text, kind):
-        """A layer with kernels, in the wrapper of this program where it takes it."""
+        """A layer with kernels, in the wrapper of this program if that takes the layer."""
         fits = {"ENCConv": kind == "conv", "ENCDense": kind == "dense"}.get(self._wrapper, True)
         if self._wrapper is None or not fits or not self.chance(0.7):
             return text
         self.parts.add(self._wrapper)
         return self.choice(WRAPPERS[self._wrapper]).format(text)
 
-    # What is drawn.
+    # Methods that draw the program.
 
     def _choose_task(self):
         name = LOSSES[self.seed % len(LOSSES)]
@@ -270,7 +270,7 @@ class _Draft:
         return texts
 
     def _settings(self, losses, outputs, penalties):
-        """The arguments of `compile`, one a line."""
+        """The arguments of `compile`, one per line."""
         if len(losses) == 1:
             loss = losses[0]
         elif self.by_name:
@@ -281,8 +281,8 @@ class _Draft:
             loss = f"[{', '.join(losses)}]"
         optimizers = [o for o in OPTIMIZERS if not (self.replicas and "clip" in o)]
         if "tokens" in self.kinds:
-            # Keras' others square, clip and compare the gradient of an embedding under TensorFlow
-            # before the rows of equal tokens are summed, without any penalty too.
+            # Under TensorFlow the others square, clip or compare the gradient of an embedding
+            # before the rows of equal tokens are summed, even without a penalty.
             optimizers = [o for o in OPTIMIZERS if "sgd" in o.lower() and "clip" not in o]
         optimizer = self.choice(optimizers)
         if "adam" in optimizer.lower():
@@ -294,7 +294,7 @@ class _Draft:
         if penalties:
             lines.append(f"penalties=[{', '.join(penalties)}]")
         if not self.replicas:
-            # JAX compiles every operation of an eager step alone, which takes long.
+            # JAX compiles each operation of an eager step alone, which takes long.
             lines.append(f"run_eagerly={self.weighted(EAGERLY)}")
         return lines
 

@@ -1,9 +1,9 @@
-"""Runs programs under the backend in use and writes what each leaves.
+"""Runs programs under the backend in use and writes their results.
 
     KERAS_BACKEND=jax PYTHONPATH=tests python tests/differential/runner.py FOLDER 17 18 19
 
-compare.py starts it. A result is one file a program: the logs of each step, the weights before and
-after, the text that was run, or the error.
+compare.py starts it. A result is one file per program: the logs of each step, the weights before
+and after, the text that was run, or the error.
 """
 
 import pathlib

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(len(INSTALLED) < 2, reason="Only one backend is 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A function: what updates.py does, by backend: lists of arrays for each name.
+    """A function that runs an action of updates.py: by backend, lists of arrays for each name.
 
     One process for each backend does everything: starting one and compiling take most of the time.
     """
@@ -41,7 +41,7 @@ def run(tmp_path_factory):
                     text=True,
                 )
             )
-            # At the end of its input a process ends.
+            # A process ends at the end of its input.
             stack.callback(processes[backend].stdin.close)
 
         def act(action):
@@ -63,7 +63,7 @@ def run(tmp_path_factory):
 
 
 def error(actual, expected):
-    """The length of the difference of lists of arrays over that of what is expected."""
+    """The length of the difference of lists of arrays, relative to that of the expected ones."""
     difference = sum(np.sum((a - e) ** 2) for a, e in zip(actual, expected, strict=True))
     return (difference / sum(np.sum(e**2) for e in expected)) ** 0.5
 
@@ -79,7 +79,7 @@ def test_one_update_is_the_same(run):
                 np.testing.assert_allclose(start, expected, rtol=1e-6)
             found = error([after - before for before, after in other[name]], changes)
             errors[name] = max(errors.get(name, 0.0), found)
-    # In double precision but for batch normalisation, which Keras computes in single.
+    # In double precision, except for batch normalisation, which Keras computes in single.
     assert {name: found for name, found in errors.items() if not found < 1e-5} == {}
 
 

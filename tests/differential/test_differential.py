@@ -12,9 +12,9 @@ from programs import LOSSES, program
 from penalties import PENALTIES
 from support import catalogue
 
-# As many as the losses: each of them is in one.
+# As many programs as losses, so that each loss is in one.
 SEEDS = range(len(LOSSES))
-# What a minute is enough for, and a few of the hundred that `compare.py --replicas` is for.
+# As many as fit into a minute. `compare.py --replicas` takes a hundred.
 COMPARED = range(0, len(LOSSES), 10)
 REPLICATED = range(100, 101)
 

@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=jax PYTHONPATH=tests python tests/differential/updates.py FOLDER
 
-Reads one action a line, so that a backend starts once, and answers each with a line. `update`
+Reads one action per line, so that a backend starts once, and answers each with a line. `update`
 trains each model on one batch, from weights that are the same everywhere, and writes those before
 and after. `save` saves a model after a step. `resume` loads the models that the backends have saved
 and trains each on.
@@ -50,12 +50,12 @@ def network(penalty=None, wrapper=lambda layer: layer, regularizer=None, constra
     model = gbr.GBRModel(inputs, layers.Dense(3)(layers.Flatten()(x)))
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # A graph: that XLA computes the same is what test_matrix.py tests. JAX has nothing else.
+    # A graph without XLA, which test_matrix.py tests. JAX always compiles.
     compiled = "auto" if keras.backend.backend() == "jax" else False
     penalties = [penalty()] if penalty else None
     model.compile(optimizer, loss, penalties=penalties, jit_compile=compiled)
     rng = np.random.default_rng(7)
-    # Around 1 where weights start at 1, such as scales, and around 0 where backends draw.
+    # Around 1 for weights that start at 1, such as scales, and around 0 for all others.
     starts = [(1.0 if np.all(w == 1) else 0.0) for w in model.get_weights()]
     shapes = [w.shape for w in model.get_weights()]
     pairs = zip(starts, shapes, strict=True)

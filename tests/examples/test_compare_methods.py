@@ -109,7 +109,7 @@ def test_bad_arguments_stop_the_comparison_before_it_trains(
     check_refused(load(SCRIPT, monkeypatch), arguments, message, capsys)
 
 
-@pytest.mark.skipif(BACKEND == "tensorflow", reason="they run under TensorFlow")
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="The examples run under TensorFlow.")
 @pytest.mark.parametrize("script", ["multi_worker.py", "implicit_regularization.py"])
 def test_what_needs_tensorflow_says_so(script, monkeypatch, capsys):
     monkeypatch.setenv("KERAS_BACKEND", BACKEND)

@@ -1,4 +1,4 @@
-"""The example of a train step of one's own against the step of the package."""
+"""The example with a custom train step, against the step of the package."""
 
 import keras
 import numpy as np
@@ -60,7 +60,7 @@ def test_the_example_runs(example, capsys):
 
 @pytest.mark.parametrize("run_eagerly", [False, True])
 def test_parameter_gradients_of_a_model_that_its_first_step_builds(example, run_eagerly):
-    """The value of the first step, by the gradient step that it takes without the penalty."""
+    """The value of the first step is the squared length of the plain step that it takes."""
     x, y = data()
     keras.utils.set_random_seed(3)
     model = example.Net()

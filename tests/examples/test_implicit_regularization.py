@@ -19,7 +19,7 @@ Y = np.sin(3 * X)
 
 
 def loss_gradient(parameters):
-    """That of the mean squared error of the tanh network, by hand."""
+    """The gradient of the mean squared error of the tanh network, by hand."""
     w, b, v = (parameters[i * UNITS : (i + 1) * UNITS] for i in range(3))
     hidden = np.tanh(X * w + b)
     errors = 2 * (hidden @ v + parameters[-1] - Y[:, 0]) / len(X)
@@ -29,9 +29,9 @@ def loss_gradient(parameters):
 
 
 def modified_gradient(parameters, step):
-    """That of L + (h/4) ||grad L||^2: g + (h/2) H g, with H g by central differences.
+    """The gradient of L + (h/4) ||grad L||^2: g + (h/2) H g, with H g by central differences.
 
-    Their step of 1e-5 leaves an error of about 1e-10.
+    The step of 1e-5 leaves an error of about 1e-10.
     """
     gradient = loss_gradient(parameters)
     ends = [loss_gradient(parameters + sign * 1e-5 * gradient) for sign in (1, -1)]

@@ -47,7 +47,7 @@ def test_a_step_of_the_critic_minimises_the_distance_and_the_penalty(example):
     for index, (x, log) in enumerate(zip(batches, logs, strict=True)):
         between, real, generated = np.split(x, 3)
         np.testing.assert_array_equal(real, images[64 * index : 64 * (index + 1)])
-        # A point between two lies as far from both together as they are apart.
+        # For a point between two, the distances to both add up to the distance of the two.
         ends = [
             np.linalg.norm((between - end).reshape(64, -1), axis=1) for end in (real, generated)
         ]
@@ -58,7 +58,7 @@ def test_a_step_of_the_critic_minimises_the_distance_and_the_penalty(example):
         assert -log["scores"] == pytest.approx(scores[0] - scores[1], rel=1e-6)
         rows = jacobians(lambda x: predictions(gan.critic, x), between, step=1e-7)[:, 0]
         penalty = np.mean((np.linalg.norm(rows, axis=1) - 1) ** 2)
-        # Leaky ReLUs are linear but for kinks, which few of such small differences cross.
+        # Leaky ReLUs are linear except at kinks, which few of these small differences cross.
         assert log["penalty"] == pytest.approx(penalty, rel=1e-4)
         assert log["loss"] == pytest.approx(scores[1] - scores[0] + 10 * penalty, rel=1e-4)
 
@@ -86,7 +86,7 @@ def test_a_step_of_the_generator_follows_the_gradient_of_the_mean_score(example)
     gan.train_step(images)
     after = gan.generator.get_weights()
     gan.generator.set_weights(before)
-    # The critic that the generator sees is the one that these steps of the critic lead to.
+    # The generator sees the critic as these steps leave it.
     pixels = predictions(gan.generator, noises[-1])
     rows = jacobians(lambda x: predictions(gan.critic, x), pixels, step=1e-7)[:, 0]
     pixels = pixels.reshape(rows.shape)
@@ -95,7 +95,7 @@ def test_a_step_of_the_generator_follows_the_gradient_of_the_mean_score(example)
 
 
 def like(reference, image, neighbours):
-    """Whether an image is closer to one of a set than that one to its k-th neighbour there."""
+    """Whether an image is closer to some image of a set than that image to its k-th neighbour."""
     for index, other in enumerate(reference):
         rest = np.delete(reference, index, axis=0)
         radius = np.sort(np.linalg.norm(rest - other, axis=1))[neighbours - 1]

@@ -54,7 +54,7 @@ def test_every_kernel_is_wrapped_at_the_first_call(block, count, symbolic):
     assert sum(weight.regularizer is not None for weight in regularized.weights) == 2
 
 
-def test_they_are_listed():
+def test_the_kernels_are_listed():
     model = keras.Sequential([keras.Input((4,)), Half(name="half")])
     (listed,) = gbr.list_kernels(model)
     assert listed.kernels == (("first/kernel", (4, 3)), ("second/kernel", (3, 2)))

@@ -1,4 +1,4 @@
-"""Kernels that a map onto kernels of given norm would set to zero for good are refused."""
+"""Kernels without a direction, which a map would set to zero and keep there, are refused."""
 
 import keras
 import numpy as np
@@ -50,7 +50,7 @@ def test_a_kernel_with_a_direction_is_taken(case):
     assert all(np.any(keras.ops.convert_to_numpy(k)) for k in wrapper.kernels.values())
 
 
-def test_the_constraint_refuses_it_when_it_sees_the_kernel():
+def test_the_constraint_refuses_a_kernel_without_direction_when_called():
     with pytest.raises(ValueError, match=r"`center=False`.*Received: w=\(1, 3\)"):
         gbr.EqualNorm()(np.ones((1, 3), "float32"))
     assert np.any(
@@ -58,7 +58,7 @@ def test_the_constraint_refuses_it_when_it_sees_the_kernel():
     )
 
 
-def test_apply_enc_leaves_it_alone_and_says_so():
+def test_apply_enc_leaves_a_kernel_without_direction_alone():
     model = keras.Sequential([keras.Input(SERIES), layers.LSTM(4, name="lstm"), layers.Dense(3)])
     left, changed = gbr.list_kernels(model)
     assert changed.left_alone == ""

@@ -37,7 +37,7 @@ def by_saved_model(path, x):
 
 
 def by_litert(path, x):
-    # The interpreter has a package of its own now, and works.
+    # The interpreter has moved to a package of its own, but still works here.
     with pytest.warns(UserWarning, match=r"tf\.lite\.Interpreter is deprecated"):
         interpreter = tf.lite.Interpreter(path)
     (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()

@@ -20,7 +20,7 @@ def _each(kind, value):
     ("name", "kind"),
     thinned(
         ((n, kind) for n in WRAPPERS for kind in KINDS if accepts(getattr(gbr, n), kind)),
-        step=7,  # so that each wrapper meets others of the 25 kinds
+        step=7,  # so that the wrappers meet different ones of the 25 kinds
     ),
 )
 def test_layers_pass_the_test_of_keras(name, kind):
@@ -31,7 +31,7 @@ def test_layers_pass_the_test_of_keras(name, kind):
     own = row.parameters * len(kernels)
     shape = (2, *shape)
     TestCase().run_layer_test(
-        # It makes several: each needs an inner layer of its own.
+        # The test makes several wrappers: each needs an inner layer of its own.
         lambda **kwargs: wrapper(make(), **kwargs),
         init_kwargs=dict(row.arguments),
         input_shape=_each(kind, shape),
@@ -41,6 +41,6 @@ def test_layers_pass_the_test_of_keras(name, kind):
         expected_num_non_trainable_weights=len(plain.non_trainable_weights),
         expected_num_losses=len(kernels) if name == "Regularized" else 0,
         supports_masking=plain.supports_masking,
-        # Its training step passes one positional argument and cannot train attention.
+        # The training step of the test passes one argument, so it cannot train attention.
         run_training_check=kind not in ATTENTION,
     )

@@ -159,7 +159,7 @@ def test_a_wrapper_of_a_built_layer_takes_its_weights(wrapper_name):
 
 @keras.saving.register_keras_serializable("tests")
 class Block(layers.Layer):
-    """A layer that leaves building those inside it to the first call, of two tensors."""
+    """A layer whose first call, with two tensors, builds the layers inside it."""
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
@@ -198,7 +198,7 @@ def test_a_wrapped_layer_without_a_build_of_its_own_survives_saving(tmp_path):
     stack = keras.Sequential([keras.Input((4,)), gbr.ENC(OneCall(3), name="block")])
     stack.save(tmp_path / "model.keras")
     with warnings.catch_warnings():
-        # Keras says of every such layer that it cannot build it, wrapped or not.
+        # Keras warns that it cannot build such a layer, wrapped or not.
         warnings.filterwarnings("ignore", r"`build\(\)` was called on layer", UserWarning)
         loaded = keras.models.load_model(tmp_path / "model.keras")
     x = batch((2, 4))

@@ -28,7 +28,7 @@ def plain():
 MODELS = {"plain": plain, "penalised": penalised, "stripped": lambda: gbr.strip(penalised())}
 
 
-# Keras asks NumPy for a name that is gone, to give it to tf2onnx; of a plain model too.
+# Keras asks NumPy for a removed name, which tf2onnx needs; for a plain model too.
 @pytest.mark.filterwarnings(
     "ignore:In the future `np.object`:FutureWarning:keras\\.src\\.export\\.tf2onnx_lib"
 )

@@ -21,8 +21,8 @@ wrappers = pytest.mark.parametrize("wrapper_name", WRAPPERS)
 SCALE_FREE = [name for name in WRAPPERS if name.startswith("ENC")] + ["WeightStandardization"]
 
 
-# That each wrapper has the kernel of NumPy over every kind of layer is in test_kernels.py; here it
-# is strides, paddings and the like, each with two wrappers.
+# test_kernels.py compares the kernel of each wrapper over every kind of layer with NumPy. Here are
+# strides, paddings and other options, each with two wrappers.
 TURNS = [(*WRAPPERS, *WRAPPERS)[turn % len(WRAPPERS) :][:2] for turn in range(len(LAYERS))]
 
 
@@ -121,7 +121,7 @@ def test_the_gradient_reaches_the_raw_kernel_through_the_map(wrapper_name, name)
         expected = (sides[0] - sides[1]) / (2 * step)
         scale = np.linalg.norm(slopes) * np.linalg.norm(direction)
         assert np.sum(slopes * direction) == pytest.approx(expected, abs=1e-7 * scale)
-    # None of the maps feels the scale of the raw kernel.
+    # No map depends on the scale of the raw kernel.
     assert abs(np.sum(slopes * raw)) < 1e-10 * np.linalg.norm(slopes) * np.linalg.norm(raw)
 
 

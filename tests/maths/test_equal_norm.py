@@ -82,7 +82,7 @@ def kernels(draw, largest_exponent=15):
 def test_entries_from_1e_minus_15_to_1e15_keep_the_norm(kernel, alpha, per_filter, center):
     expected = oracles.equal_norm(kernel, alpha, per_filter, center)
     result = maps.equal_norm(kernel, alpha, per_filter, center)
-    # A filter is lost only where it is constant, which the oracle knows.
+    # Only a constant filter is lost, in the oracle too.
     assert squared_norm(result) == pytest.approx(squared_norm(expected), rel=1e-5)
 
 
@@ -156,7 +156,7 @@ def test_a_kernel_of_zeros_has_value_and_gradient_zero(name, shape):
     np.testing.assert_array_equal(slopes, 0)
 
 
-# XLA on the CPU merges the two stages of a sum into one, which a million equal numbers feel.
+# XLA on the CPU merges the two stages of a sum into one: a million equal numbers round more.
 @pytest.mark.parametrize(
     ("rows", "mode"),
     [
@@ -169,7 +169,7 @@ def test_a_kernel_of_zeros_has_value_and_gradient_zero(name, shape):
 @pytest.mark.parametrize("name", CENTRED)
 def test_a_constant_filter_has_value_and_gradient_zero(rows, name, mode):
     run = with_gradients(lambda w: ops.sum(ops.square(ALL_MAPS[name](w) - 1.0)), mode)
-    # 0.1 is no float32: the sum rounds, and centring leaves the rounding of the mean.
+    # 0.1 is not a float32: the sum rounds, and centring leaves the rounding of the mean.
     for constant in (0.1, -7.7e14, 3.3e-15):
         value, (slopes,) = run(np.full((rows, 1), constant, "float32"))
         assert value == rows
@@ -216,5 +216,5 @@ def test_half_precision_kernels_are_normalised_in_single_precision(name, dtype):
         result = ALL_MAPS[name](kernel)
         assert keras.backend.standardize_dtype(result.dtype) == dtype
         expected = ALL_MAPS[name](ops.cast(kernel, "float64"))
-        # Rounding to the 8 bits of bfloat16 is all that differs.
+        # Only the rounding to the 8 bits of bfloat16 differs.
         np.testing.assert_allclose(ops.cast(result, "float64"), expected, rtol=2**-8, atol=1e-4)

@@ -107,5 +107,5 @@ def test_gradients_are_orthogonal_to_the_raw_kernel(name):
     in_keras, _ = weighted(DIFFERENTIATED[name])
     kernel = random_kernel(4, 3, 2)
     slopes = gradient(in_keras, kernel)
-    # No map feels the scale of the kernel: the derivative along it is 0, to rounding.
+    # No map depends on the scale of the kernel: the derivative along it is 0, to rounding.
     assert abs(np.sum(slopes * kernel)) < 1e-12 * np.linalg.norm(slopes)

@@ -9,8 +9,8 @@ from support.calls import assert_close
 
 pytestmark = pytest.mark.jax
 
-# Two parts that count as one vector a sample. The second sample has its largest entry three times,
-# in both parts; the third has no gradient.
+# Two parts that count as one vector per sample. The second sample has its largest entry three
+# times, in both parts; the third has no gradient.
 PARTS = [
     np.array([[[1.0, -4.0]], [[2.0, -2.0]], [[0.0, 0.0]]], "float32"),
     np.array([[0.5], [2.0], [0.0]], "float32"),
@@ -34,7 +34,7 @@ def test_a_step_has_length_one_and_grows_by_the_dual_norm(norm):
     steps = steepest_steps(tensors(), norm)
     assert [tuple(step.shape) for step in steps] == [part.shape for part in PARTS]
     flat = np.concatenate([ops.convert_to_numpy(step).reshape(3, -1) for step in steps], axis=1)
-    # Roundings of single precision; no gradient, no step.
+    # To the rounding of single precision. Without a gradient there is no step.
     assert_close(np.linalg.norm(flat, ORDERS[norm], axis=1), [1, 1, 0], rtol=1e-6)
     growth = np.linalg.norm(FLAT, ORDERS[DUAL[norm]], axis=1)
     assert_close((flat * FLAT).sum(axis=1), growth, rtol=1e-6)

@@ -46,7 +46,7 @@ def with_zero_column_sums(rows, columns):
     return np.concatenate([half, -half]).astype("float64")
 
 
-# Both sides of 128, up to which Lanczos solves the Gram matrix whole, and either side larger.
+# Smaller sides up to 128, which Lanczos solves directly, and above; more rows or more columns.
 MATRICES = {
     "one entry": np.array([[-3.0]]),
     "one column": random_kernel(50, 1),
@@ -72,7 +72,7 @@ MATRICES = {
 
 @functools.cache
 def squared_norm(*settings):
-    """The function of a matrix, compiled where that is usual."""
+    """`squared_spectral_norm` as a function of a matrix, run in the usual way of the backend."""
     return MODES[USUAL](lambda w: squared_spectral_norm(w, *settings))
 
 
@@ -95,8 +95,8 @@ def test_value_is_close_to_the_largest_singular_value_and_never_above(name, meth
     # Float32 sums of a few hundred squares round by less than 1e-5.
     assert value <= exact * (1 + 1e-5)
     iterated = method == "power" or (method == "lanczos" and min(matrix.shape) > 128)
-    # Eight steps are no solution: the errors in sigma that the documentation of Spectral gives
-    # as worst, 14 % and 3 %, are doubled by the square.
+    # Eight steps need not converge. The tolerances allow errors of 14 % and 3 % in sigma, which
+    # the square doubles; Spectral documents 8 % and 1.6 % as the worst on ResNet-50.
     tolerance = {"power": 0.28, "lanczos": 0.06, "svd": 0}[method] if iterated else 1e-5
     assert value >= exact * (1 - max(tolerance, 1e-5))
 
@@ -182,7 +182,7 @@ def test_the_error_of_lanczos_falls_with_the_steps_and_is_below_that_of_power():
     assert lanczos[-1] < 1e-4
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="compiles for each of the shapes, for a minute")
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX compiles each shape, which takes a minute.")
 def test_all_resnet50_kernels_are_within_one_percent_on_average_and_three_at_worst():
     model = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3))
     kernels = [layer.kernel.numpy() for layer in model.layers if hasattr(layer, "kernel")]
@@ -235,7 +235,7 @@ def test_a_kernel_with_a_nan_or_of_any_size_is_no_error(method):
         assert np.isfinite(norm(matrix * np.float32(scale), method, 8))
     for rows, columns in ((1, 1), (200, 150)):
         broken = np.full((rows, columns), np.nan, "float32")
-        # Training that diverged is shown as such, by a loss that is no number.
+        # Training that has diverged must show it by a loss that is not finite.
         assert not np.isfinite(norm(broken, method, 8))
 
 
@@ -286,7 +286,7 @@ def test_the_bound_holds_for_the_convolution_itself(name, padding):
             input_shape,
         )
         assert exact <= found * (1 + 1e-12)
-        # A bound that is worth its name: the root of the number of taps is the worst ratio.
+        # The bound must not be far off: the root of the number of taps is the worst ratio.
         assert found <= np.sqrt(np.prod(shape[:-2]) * 6) * exact
 
 

@@ -82,7 +82,7 @@ def test_a_cluster_of_leading_values_costs_less_than_one_in_a_thousand(shape, ga
         assert value == pytest.approx(1.0, rel=3e-6)
 
 
-# Equal entries on the diagonal whose rows are opposite cancel where all of them are taken.
+# Rows with equal diagonal entries may be opposite: taken together, they would cancel.
 SPECIAL = {
     "opposite columns": np.outer(random_kernel(50, 1), [1.0, -1.0]),
     "opposite rows": np.outer([1.0, -1.0, 1.0, -1.0], random_kernel(50, 1)),
@@ -130,7 +130,7 @@ def test_float64_has_the_gradient_of_the_exact_norm(shape):
 
 
 @in_double_precision
-def test_the_bound_on_a_convolution_too():
+def test_gram_also_gives_the_bound_on_a_convolution():
     kernel = random_kernel(3, 3, 4, 5)
     value = float(squared_convolution_bound(ops.convert_to_tensor(kernel), "gram"))
     assert np.sqrt(value) == pytest.approx(oracles.convolution_bound(kernel), rel=1e-10)
@@ -166,7 +166,7 @@ def test_where_tensors_and_variables_are():
     assert seen == [accelerated, accelerated]
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="counts the operations of a graph")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Only TensorFlow has a graph to count.")
 def test_the_graph_of_all_of_resnet50_is_small():
     import tensorflow as tf
 

@@ -63,7 +63,7 @@ def test_numbers_are_standard_normal(seed):
 def test_another_seed_stream_or_step_gives_independent_numbers():
     base = {"seed": 3, "stream": 5, "step": 7}
     others = [base | {name: value + 1} for name, value in base.items()]
-    # Arguments that trade places, and a replica's first stream, are other ones, too.
+    # Swapped arguments, and the first stream of a replica, count as different arguments too.
     others += [{"seed": 5, "stream": 3, "step": 7}, {"seed": 7, "stream": 5, "step": 3}]
     others += [base | {"stream": 2**16}]
     draws = [drawn((100, 100), **arguments).ravel() for arguments in (base, *others)]

@@ -15,7 +15,7 @@ from support.calls import BACKEND, in_double_precision, to_numpy
 from support.networks import batch, jacobians, logits_loss, predictions, slope, use_float64
 
 SAMPLES = 3
-# Function and derivative of what a dense layer is followed by.
+# The activations that follow a dense layer: function and derivative.
 ACTIVATIONS = {
     "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),
     "relu": (lambda z: np.maximum(z, 0), lambda z: (z > 0).astype(float)),
@@ -61,7 +61,7 @@ class Oracle:
         kernels, biases: Of each layer, biases zero where there are none.
         jacobians: Of the input of each layer and of the output by the input of the network,
             `(samples, ..., inputs)`.
-        deltas: The gradient of the loss by what each layer gives to its activation.
+        deltas: The gradient of the loss by the pre-activations of each layer.
     """
 
     def __init__(self, widths, activation, use_bias, weights, x, y):
@@ -102,7 +102,7 @@ class Oracle:
         return np.stack(left, axis=1), np.stack(right, axis=1)
 
 
-# The mathematics is that of all backends, where one is enough to look for exceptions.
+# The mathematics is the same on all backends, so one is enough to look for exceptions.
 @settings(max_examples=1000 if BACKEND == "tensorflow" else 100)
 @given(
     st.integers(0, len(ARCHITECTURES) - 1),
@@ -126,7 +126,7 @@ def test_bound_and_transfer_hold_and_agree_with_numpy(index, seed, scale):
     assert bound.product <= bound.mean_power * (1 + 1e-12)
     sides = gbr.measures.gradient_transfer(model, x, y)
     left, right = oracle.sides(use_bias)
-    # Of an inactive unit both are rounding: hence the absolute tolerance.
+    # For an inactive unit both are rounding: hence the absolute tolerance.
     np.testing.assert_allclose(sides.layer_left, left, rtol=1e-7, atol=1e-12 * right.max())
     np.testing.assert_allclose(sides.layer_right, right, rtol=1e-7, atol=1e-12 * right.max())
     assert np.all(sides.layer_left <= sides.layer_right * (1 + 1e-9))
@@ -142,8 +142,8 @@ def test_one_linear_layer_has_the_gbr_that_its_weights_allow():
     assert gbr.measures.gbr(model, x) == pytest.approx(bound.product, rel=1e-13)
 
 
-def test_two_layers_of_rank_one_in_line_have_it_too():
-    """A product of norms is reached where every kernel passes on one direction alone."""
+def test_two_aligned_layers_of_rank_one_reach_the_bound_too():
+    """The product of norms is reached if every kernel passes on only one direction."""
     use_float64()
     model = chain((5, 4, 3), "linear")
     u, v, w = (np.random.default_rng(n).standard_normal(n) for n in (5, 4, 3))
@@ -347,7 +347,7 @@ def test_what_breaks_a_chain_is_refused_by_name(measure, case):
         *(layers.LeakyReLU(1.5), layers.ReLU(threshold=1.0), layers.ELU(2.0)),
     ],
 )
-def test_activations_that_lengthen_are_refused_by_the_bound_alone(activation):
+def test_only_the_bound_refuses_activations_that_lengthen(activation):
     inputs = keras.Input((3,))
     model = keras.Model(inputs, layers.Dense(1)(layers.Dense(3, activation, name="a")(inputs)))
     with pytest.raises(ValueError, match=r"layer 'a' breaks it.*1-Lipschitz"):
@@ -356,7 +356,7 @@ def test_activations_that_lengthen_are_refused_by_the_bound_alone(activation):
     assert np.all(sides.layer_left <= sides.layer_right * (1 + 1e-5))
 
 
-def test_a_layer_used_twice_is_refused_by_the_transfer_alone():
+def test_only_the_transfer_refuses_a_layer_that_is_used_twice():
     inputs = keras.Input((3,))
     layer = layers.Dense(3, name="a")
     model = keras.Model(inputs, layers.Dense(1, use_bias=False)(layer(layer(inputs))))

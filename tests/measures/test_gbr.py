@@ -192,7 +192,7 @@ def test_standard_error_is_the_spread_of_repetitions(num_projections):
         for seed, part in enumerate(x)
     ]
     spread = np.std([estimate.value for estimate in found], ddof=1)
-    # The spread of 300 normal numbers is known to 4 %; mean squares underestimate nothing.
+    # The spread of 300 normal numbers is known to 4 %; the mean of the squares is unbiased.
     root_mean_square = np.mean([estimate.standard_error**2 for estimate in found]) ** 0.5
     assert root_mean_square == pytest.approx(spread, rel=0.15)
     assert found[0].value == gbr.measures.gbr(model, x[0], num_projections=num_projections)
@@ -228,18 +228,18 @@ def measured_model():
     return model, counting
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="runs all calls operation by operation")
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch traces nothing.")
 def test_repeated_calls_do_not_trace_again():
     model, counting = measured_model()
     before = counting.calls
-    # JAX has a program for every size of a batch.
+    # JAX compiles a program for each size of a batch.
     samples = 9 if BACKEND == "jax" else 11
     gbr.measures.gbr(model, np.ones((samples, 3)), num_projections=1)
     assert counting.calls == before
 
 
 @tensorflow_only
-def test_repeated_calls_are_fine_by_tensorflow():
+def test_repeated_calls_do_not_make_tensorflow_warn():
     import tensorflow as tf
 
     warnings = []
@@ -247,7 +247,7 @@ def test_repeated_calls_are_fine_by_tensorflow():
     handler.emit = lambda record: warnings.append(record.getMessage())
     tf.get_logger().addHandler(handler)
     try:
-        for _ in range(7):  # TensorFlow's hint at functions that trace again comes at the fifth
+        for _ in range(7):  # TensorFlow warns of retracing at the fifth
             measured_model()
     finally:
         tf.get_logger().removeHandler(handler)

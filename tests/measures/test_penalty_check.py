@@ -63,9 +63,9 @@ def test_right_gradients_agree_in_double_precision(penalty):
     report = checked(network(normalized), penalty=penalty)
     assert report.ok(1e-7), str(report)
     assert [row.layer for row in report.rows] == ["first", "norm", "second", "head"]
-    # It is no large noise that hides an error.
+    # The rows do not agree because of large noise.
     assert max(row.noise for row in report.rows) < 1e-7
-    # The plain model says the same of what the value is made of.
+    # The parts of the value agree with the plain model.
     at = getattr(penalty, "at", None)
     where = INPUTS if at is None else f"(gradient at {at})"
     expected = {PARAMETERS if penalty.needs_parameters else where}
@@ -83,7 +83,7 @@ def test_right_gradients_agree_in_single_precision():
 
 
 @pytest.mark.parametrize(("activation", "double"), [("relu", True), ("softplus", False)])
-def test_right_gradients_of_other_makes_agree(activation, double):
+def test_right_gradients_of_other_models_agree(activation, double):
     """Wrappers, nested models, layers inside layers, shared weights, jumps of the penalty."""
     if double:
         use_float64()
@@ -105,7 +105,7 @@ def test_right_gradients_of_other_makes_agree(activation, double):
 @tensorflow_only
 @pytest.mark.parametrize("double", [True, False])
 def test_the_lost_path_of_bilinear_resizing_is_found(double):
-    """TensorFlow has no second derivative for it, and says nothing."""
+    """TensorFlow has no second derivative for it, and raises no error."""
     if double:
         use_float64()
     model = network(layers.UpSampling2D(interpolation="bilinear", name="resize"))
@@ -151,7 +151,7 @@ def test_a_wrong_factor_is_found_everywhere():
 
 
 class HeldMean(Halved):
-    """The same with the constant as the hook wants it."""
+    """The same, with its constant returned by `constants`."""
 
     def constants(self, forward):
         return ops.stop_gradient(super().__call__(forward))
@@ -173,7 +173,7 @@ def zeros(self, of, at=None):
 
 
 def test_a_value_that_is_zero_by_mistake_is_found(monkeypatch):
-    """Its slopes agree, being zero, too: only the plain model tells."""
+    """Its slopes agree, because all are zero: only the plain model shows the error."""
     monkeypatch.setattr(ForwardPass, "input_gradients", zeros)
     report = checked(dense_network(), penalty=gbr.InputGradient(1.0), num_directions=1)
     assert [(row.layer, row.error) for row in report.off()] == [(INPUTS, 1.0)]
@@ -184,7 +184,7 @@ def test_a_value_that_is_zero_by_mistake_is_found(monkeypatch):
 
 
 def test_values_of_a_classifier_with_probabilities_are_judged_by_the_plain_model():
-    """Where a loss looks behind the outputs, the report says what differences say."""
+    """The loss may use the logits behind the outputs: the report agrees with differences."""
     use_float64()
     model = dense_network(activation="softmax")
     model.compile("sgd", "sparse_categorical_crossentropy")
@@ -255,7 +255,7 @@ def test_the_penalties_of_a_compiled_model_and_sample_weights_count():
     repeated = [np.repeat(part[3:], 4, axis=0) for part in (x, y)]
     alone = gbr.measures.check_penalty(model, *repeated, verbose=0)
     for weighted, single in zip(report.rows[:2], alone.rows[:2], strict=True):
-        # One of four samples counts, against four that are it.
+        # One of four samples counts, compared with four copies of it.
         assert weighted.numeric == pytest.approx(single.numeric / 4, rel=1e-6)
 
 
@@ -266,7 +266,7 @@ def test_eager_models_are_checked():
     assert report.ok(), str(report)
 
 
-def test_a_layer_that_is_frozen_or_of_zeros_is_no_trouble():
+def test_a_layer_may_be_frozen_or_of_zeros():
     use_float64()
     model = network()
     model.get_layer("first").trainable = False
@@ -298,7 +298,7 @@ def test_jumps_of_a_network_of_relus_are_no_error(rounding):
 
 
 def test_a_network_of_relus_in_single_precision():
-    """Before, jumps of the gradients made 0.7 of one of these errors."""
+    """Without the care for jumps, one of these errors would be 0.7."""
     keras.utils.set_random_seed(1)
     inputs = keras.Input((8, 8, 1))
     h = layers.Conv2D(8, 3, activation="relu")(inputs)
@@ -364,7 +364,7 @@ def test_bad_arguments(make, arguments, message):
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_a_dataset_is_no_batch(kind):
+def test_a_dataset_is_not_a_batch(kind):
     dataset = MAKERS[kind](np.zeros((4, 5)), size=2)
     with pytest.raises(ValueError, match="must be the arrays of one batch"):
         gbr.measures.check_penalty(dense_network(), dataset, penalty=PENALTY)

@@ -81,7 +81,7 @@ def test_to_first_order_it_is_the_loss_and_the_input_gradient(network):
 
 @pytest.mark.parametrize("mode", STEPS)
 def test_training_updates_moving_averages_by_the_given_inputs_alone(mode):
-    """The second pass leaves nothing behind: weight 0 is plain training, bit for bit."""
+    """The second pass has no effect: weight 0 is plain training, bit for bit."""
     averages = []
     for penalties in (None, [gbr.Adversarial(0.0, 0.1), gbr.InputGradient(0.0, fraction=0.5)]):
         keras.utils.set_random_seed(2)

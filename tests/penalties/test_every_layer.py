@@ -1,8 +1,8 @@
 """Every public layer and activation of Keras with a penalty, in each precision and way of running.
 
-The gradient of the penalised loss is that of central differences in double precision, where the
-layer is refused by name, or fails as it does in a plain model. Layers stand side by side in one
-network, since compiling takes most of the time: a layer that is wrong is wrong in its own weights.
+The gradient of the penalised loss is that of central differences in double precision; or the layer
+is refused by name, or fails as it does in a plain model. Layers stand side by side in one network,
+since compiling takes most of the time. An error in a layer shows in the weights of its own branch.
 
 One pass of the tests takes each network in double precision and in one other combination, by
 turns; `make test-all` takes all.
@@ -20,33 +20,33 @@ from support import every_layer as every
 from support.networks import allow_float64, random_directions, slope, use_float64
 
 MODES = {"graph": {"jit_compile": False}, "xla": {"jit_compile": True}}
-# Roundings of 6e-8, 5e-4 and 4e-3, through some twenty operations.
+# The types round by 6e-8, 5e-4 and 4e-3, in each of some twenty operations.
 TOLERANCES = {"float32": 1e-4, "mixed_float16": 0.04, "mixed_bfloat16": 0.2}
 COMBINATIONS = [c for c in itertools.product(TOLERANCES, MODES) if c != ("float32", "graph")]
 # TensorFlow has no second derivative.
 REFUSED = {"Resizing", "softsign"}
-# They hold something constant that is not, and have no true gradient in plain Keras either.
+# They hold something constant that varies, so their gradient is wrong in plain Keras too.
 OWN_GRADIENT = {"SpectralNormalization"}
-# What a plain model cannot do either.
+# Layers and precisions that fail in a plain model too.
 PLAIN_FAILS = {
     *((name, policy) for name in ("ActivityRegularization",) for policy in list(TOLERANCES)[1:]),
     ("sparsemax", "mixed_float16"),
     *(("STFTSpectrogram", policy) for policy in list(TOLERANCES)[1:]),
 }
-# Not in double precision: Keras has this one in single precision alone, and TensorFlow the
-# pooling of volumes, which test_corrected_gradients.py compares with eager steps.
+# Not in double precision: Keras computes this layer only in single precision, and TensorFlow pools
+# volumes only in single precision; test_corrected_gradients.py compares these with eager steps.
 SINGLE = {"MelSpectrogram"}
 VOLUMES = {f"{way}{name}Pooling3D" for way in ("", "Adaptive") for name in ("Max", "Average")}
-# Layers that change images. Those that turn and move them do so in single precision, see
-# test_image_transforms.py; these draw changes with jumps, or are not for double precision.
+# Layers that change images. `MOVED` compute in single precision, see test_image_transforms.py;
+# `UNSTEADY` draw changes with jumps, or do not take double precision.
 MOVED = {f"Random{name}" for name in ("Perspective", "Rotation", "Shear", "Translation", "Zoom")}
 UNSTEADY = {"AugMix", "Equalization", "RandAugment"}
-# Without a derivative of the first or second order, or a whole number on the way.
+# They lack a first or second derivative, or compute with whole numbers on the way.
 REFUSED_IMAGES = {
     "ContrastLimitedAdaptiveHistogramEqualization",
     *(f"Random{name}" for name in ("Crop", "Hue", "Posterization", "Saturation")),
 }
-# Their random numbers are others in each precision, and under XLA.
+# They draw different random numbers in each precision, and under XLA.
 RANDOM = {name for name in every.CALLS if "Dropout" in name or "Noise" in name}
 
 
@@ -67,7 +67,7 @@ NETWORKS = list(networks_of())
 
 
 def step(names, weights=None, **mode):
-    """The model, its variables before a step of descent, and what that takes from the weights."""
+    """The model, its variables before a step of descent, and what that subtracts from weights."""
     keras.utils.set_random_seed(4)
     model = every.network(names)
     optimizer = keras.optimizers.SGD(1.0)
@@ -110,7 +110,7 @@ def assert_gradient_is_the_slope(names):
     ]
     numeric = slope(value, variables, directions, 1e-6)
     analytic = sum((g * d).sum() for g, d in zip(gradient, directions, strict=True))
-    # Of two errors of about 1e-8 for each of up to fifty weights.
+    # Up to fifty weights, each with two errors of about 1e-8.
     np.testing.assert_allclose(analytic, numeric, rtol=1e-5, atol=1e-5)
     allow_float64(False)
     return [old for _, old in start], gradient
@@ -138,7 +138,7 @@ def test_the_gradient_of_a_penalty_through_every_layer(names):
 
 @pytest.mark.whole_table
 @pytest.mark.parametrize("names", NETWORKS, ids=lambda names: f"{names[0]} to {names[-1]}")
-def test_likewise_in_every_precision_and_way_of_running(names):
+def test_the_gradient_is_the_same_in_every_precision_and_way_of_running(names):
     assert_agrees(names, COMBINATIONS)
 
 

@@ -84,7 +84,7 @@ def forms(name, config):
 def rotated(name, head):
     """How a loss on a head is run and given: compiled for one head of each, eager for the others.
 
-    Compiling is what costs. Crossentropies have it for the head that they are meant for.
+    Compiling takes most of the time. Crossentropies are compiled for the head that they are for.
     """
     row = list(LOSSES).index(name)
     eagerly = {} if head == own_head(name) or BACKEND == "jax" else {"run_eagerly": True}
@@ -146,7 +146,7 @@ def test_saturated_outputs(name, head):
 
 @pytest.mark.parametrize("loss", ["dice", "tversky", keras.losses.Dice(), keras.losses.Tversky()])
 def test_one_number_for_a_batch_is_refused(loss):
-    """The default of losses of regions sums over the samples."""
+    """By default the losses of regions sum over the samples."""
     net, _, _ = arranged("Dice", "softmax", {})
     model = model_of(net, "softmax")
     model.compile("sgd", loss, penalties=[gbr.InputGradient(1.0)])

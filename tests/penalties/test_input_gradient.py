@@ -235,5 +235,5 @@ def test_bad_arguments_are_refused(arguments, message):
 
 def test_several_output_numbers_are_refused_for_the_output():
     x, _ = batch((5,))
-    with pytest.raises(ValueError, match=r"one output number a sample.*Received: shapes"):
+    with pytest.raises(ValueError, match=r"one output number per sample.*Received: shapes"):
         values(dense_network(3), gbr.InputGradient(1.0, of="output"), x, loss=None)

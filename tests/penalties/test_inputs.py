@@ -69,7 +69,7 @@ def fitted(model, x):
 
 
 def values_of(model, x):
-    """The same of one forward pass, without training."""
+    """The same from one forward pass, without training."""
     model.compile("sgd", "mse")
     model(x)
     forward = model.forward_pass(x, np.zeros((4, 3), "float32"))
@@ -102,13 +102,13 @@ def test_every_type_counts_as_the_model_takes_it(kind, dtype):
     model, x = MODELS[kind](), data(dtype)
     parts = [x, NUMBERS] if kind.endswith("two") else [x]
     given = parts if len(parts) == 2 else x
-    # What a `call` of one's own makes of integers is not declared: they are no numbers.
+    # A custom `call` does not declare its inputs, so integers do not count as numbers.
     if kind.startswith("subclassed") and dtype in INTEGERS:
         if len(parts) == 1 or dtype in ("uint8", "int8"):
             with pytest.raises(ValueError, match=r"(?s)ntegers.*astype\(.float32.\).*Received: "):
                 values_of(model, given)
         return
-    # Programs of their own for two types alone: a trace takes a second.
+    # Only two types get programs of their own: a trace takes a second.
     of = fitted if dtype in ("uint8", "float64") and len(parts) == 2 else values_of
     assert_right(of(model, given), expected(model, parts))
 
@@ -162,7 +162,7 @@ def test_sparse_data_are_right_for_a_dense_input():
     assert dense["jacobian"][0] > 0
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="Keras has no sparse tensors under PyTorch")
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras has no sparse tensors under PyTorch.")
 def test_a_sparse_input_is_refused_where_its_gradient_is_needed():
     with pytest.raises(ValueError, match=r"needs dense ones.*Received: .*sparse tensor"):
         fitted(sparse_model(), sparse_batch())
@@ -173,7 +173,7 @@ def test_a_sparse_input_is_refused_where_its_gradient_is_needed():
     assert value == pytest.approx(np.sum(kernel.astype("float64") ** 2), rel=1e-2)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others have no ragged tensors")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Only TensorFlow has ragged tensors.")
 def test_ragged_data_are_refused():
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Weights and epsilons that are set while a model trains, and all else that is not."""
+"""Weights and epsilons can be set while a model trains; everything else cannot."""
 
 import copy
 import pickle
@@ -27,7 +27,7 @@ def network():
 
 
 class Anneal(keras.callbacks.Callback):
-    """Sets both numbers after each step, by the model that Keras gives."""
+    """Sets both numbers after each step, through the model that Keras gives."""
 
     def on_train_batch_end(self, batch, logs=None):
         self.model.penalties[0].weight = 0.3 * (batch + 1)
@@ -35,7 +35,7 @@ class Anneal(keras.callbacks.Callback):
 
 
 class FromOutside(keras.callbacks.Callback):
-    """The same by the penalties themselves."""
+    """The same, through the penalties themselves."""
 
     def __init__(self, penalties):
         super().__init__()
@@ -160,7 +160,7 @@ def test_one_penalty_of_two_models_is_one_number():
         np.testing.assert_allclose(model.get_weights()[0], other.get_weights()[0], atol=1e-6)
 
 
-def test_all_else_of_a_compiled_penalty_is_read_only():
+def test_everything_else_in_a_compiled_penalty_is_read_only():
     model = network()
     schedule = keras.optimizers.schedules.ExponentialDecay(1.0, 2, 0.5)
     penalties = [gbr.InputGradient(1.0), gbr.Jacobian(schedule)]

@@ -1,4 +1,4 @@
-"""Connectionist temporal classification: the only loss of Keras that is of a whole sequence."""
+"""Connectionist temporal classification: the only loss of Keras for a whole sequence."""
 
 import itertools
 
@@ -19,7 +19,7 @@ X = references.inputs((STEPS,))
 
 
 def collapsed(path):
-    """What a path says: without repetitions, then without blanks."""
+    """The label of a path: without repetitions, then without blanks."""
     return [step for step, _ in itertools.groupby(path) if step]
 
 

@@ -1,4 +1,4 @@
-"""Penalties on series of which masks leave out steps, with a weight for each step."""
+"""Penalties on series with masked steps and a weight for each step."""
 
 import keras
 import numpy as np

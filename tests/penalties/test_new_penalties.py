@@ -1,4 +1,4 @@
-"""The example in the docstring of `Penalty`, run as it stands, and the penalty that it makes."""
+"""The example in the docstring of `Penalty`, run as it stands, and the penalty it defines."""
 
 import inspect
 import re
@@ -61,7 +61,7 @@ def test_it_is_saved_with_the_model(example, tmp_path):
     assert logs[0] == logs[1]
 
 
-def test_it_is_fixed_but_for_its_weight(example):
+def test_everything_but_its_weight_is_fixed(example):
     example["penalty"].weight = 0.3
     with pytest.raises(AttributeError, match="`temperature` of a compiled penalty is read-only"):
         example["penalty"].temperature = 1.0

@@ -1,4 +1,4 @@
-"""What stands for the probabilities of classes: the model's last activation says so."""
+"""What the outputs hold, probabilities or logits, by the model's last activation."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ def own_loss(y, u):
     return ops.mean(ops.square(ops.cast(y, u.dtype) - u), axis=-1)
 
 
-# A loss that says nothing of logits or probabilities, or what it says.
+# Losses that do not say whether they take logits or probabilities, and their labels.
 SILENT = {
     "kl_divergence": ("kl_divergence", "distribution"),
     "dice": (keras.losses.Dice(axis=-1), "one-hot"),
@@ -127,7 +127,7 @@ def test_sigmoids_of_several_units_are_probabilities(loss):
 
 
 class Subclassed(gbr.GBRMixin, keras.Model):
-    """Nothing but its `call` says what its outputs are."""
+    """A model of which only the `call` shows what its outputs are."""
 
     def __init__(self, activation):
         super().__init__()
@@ -148,7 +148,7 @@ PENALTIES = {
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("loss", ["mse", "kl_divergence"])
 @pytest.mark.parametrize("activation", ["softmax", "linear"])
-def test_what_cannot_be_known_is_asked_for(activation, loss, penalty):
+def test_outputs_that_may_be_either_are_refused(activation, loss, penalty):
     model = Subclassed(activation)
     model.compile("sgd", loss, penalties=[PENALTIES[penalty]()])
     model(X)

@@ -1,7 +1,7 @@
 """Every penalty against NumPy: its value, its gradient and what it must not depend on.
 
 The networks run in float64. Central differences with step 1e-5 are then exact to about 1e-10
-of the function's scale, hence the relative tolerance of 1e-5 of the claims leaves room.
+of the function's scale, so the claimed relative tolerance of 1e-5 leaves room.
 """
 
 import keras
@@ -100,7 +100,7 @@ def test_projections_are_unbiased_with_a_relative_variance_below_two():
     np.testing.assert_allclose(several.var(), estimates.var() / 8, rtol=0.2)
 
 
-def test_projections_change_with_the_step_and_the_seed_alone():
+def test_projections_change_only_with_the_step_and_the_seed():
     model = dense_network()
     x, _ = batch((5,))
     penalty = gbr.Jacobian(1.0, seed=1)
@@ -275,7 +275,7 @@ def test_integer_inputs_are_left_out():
     assert gbr.measures.gbr(model, x) == pytest.approx(exact[0], rel=1e-12)
 
 
-def test_a_model_with_integer_inputs_alone_is_refused():
+def test_a_model_with_only_integer_inputs_is_refused():
     tokens = keras.Input((2,), dtype="int32")
     model = gbr.GBRModel(tokens, layers.Dense(1)(layers.Embedding(9, 2)(tokens)))
     with pytest.raises(ValueError, match=r"floating-point input.*Received: inputs of dtypes"):

@@ -1,8 +1,8 @@
 """The penalties against PyTorch: values, and gradients with respect to every parameter.
 
 The references come from references/torch_penalties.py, and hold twelve digits. Here a
-gradient is what a step of plain gradient descent with learning rate 1 takes off the weights, so
-that the whole training step is compared.
+gradient is what a step of plain gradient descent with learning rate 1 subtracts from the weights,
+so that the whole training step is compared.
 """
 
 import functools
@@ -93,7 +93,7 @@ def data(network):
 
 
 def step(network, penalties):
-    """What one step with learning rate 1 logs, and what it takes off each weight."""
+    """What one step with learning rate 1 logs, and what it subtracts from each weight."""
     x, y, weights = data(network)
     model = MODELS[network]()
     loss = logits_loss() if model.output_shape[-1] > 1 else "mse"

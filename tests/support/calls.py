@@ -26,21 +26,21 @@ else:
     import torch
 
     MODES = {"eager": lambda function: function}
-# Run operation by operation, JAX compiles each of them alone, for every shape anew.
+# Eagerly, JAX compiles each operation alone, and again for every shape.
 USUAL = "jit" if BACKEND == "jax" else "eager"
 
-# Settings of `compile` that make steps of different makes. Under PyTorch steps with penalties
+# Settings of `compile` that make different kinds of step. Under PyTorch steps with penalties
 # cannot be compiled, and JAX compiles by itself.
 STEPS = {"eager": {"run_eagerly": True}, "usual": {}}
 if BACKEND == "tensorflow":
     STEPS["xla"] = {"jit_compile": True}
 
-# And those that make another loop around the steps. Keras has one alone for PyTorch.
+# These also change the loop around the steps. Keras has only one loop for PyTorch.
 LOOPS = STEPS if BACKEND == "torch" else STEPS | {"several": {"steps_per_execution": 2}}
 
 # What `check_numerics` raises.
 NOT_FINITE = tf.errors.InvalidArgumentError if BACKEND == "tensorflow" else FloatingPointError
-tensorflow_only = pytest.mark.skipif(BACKEND != "tensorflow", reason="is about TensorFlow alone")
+tensorflow_only = pytest.mark.skipif(BACKEND != "tensorflow", reason="Only for TensorFlow.")
 # Arrays of float64 are then tensors of float64 under every backend.
 in_double_precision = pytest.mark.usefixtures("double_precision")
 
@@ -162,7 +162,7 @@ def gradient(function, array, mode=USUAL):
 
 
 def slopes_of(function):
-    """The gradient of a function of one tensor as a function of tensors that has one, too."""
+    """The gradient of a function of one tensor, as a function that can be differentiated again."""
     run = _GRADIENTS[BACKEND](function)
     return lambda tensor: run(tensor)[1][0]
 
@@ -174,7 +174,7 @@ def deviation(actual, expected):
 
 
 def to_numpy(tensor):
-    """A tensor as an array, also one that PyTorch has recorded gradients for."""
+    """A tensor as an array, even if PyTorch records gradients for it."""
     return ops.convert_to_numpy(tensor)
 
 
@@ -184,10 +184,10 @@ def assert_close(actual, expected, **tolerances):
 
 
 def assert_equal(actual, expected):
-    """As `numpy.testing.assert_array_equal`, likewise."""
+    """As `numpy.testing.assert_array_equal`, of tensors and variables too."""
     np.testing.assert_array_equal(to_numpy(actual), to_numpy(expected))
 
 
 def number(tensor):
-    """A scalar tensor, likewise, as a Python number."""
+    """A scalar tensor or variable as a Python number."""
     return to_numpy(tensor).item()

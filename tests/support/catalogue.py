@@ -90,7 +90,7 @@ class WrapperRow:
     """A wrapper of layers.
 
     Attributes:
-        arguments: Those to wrap any layer with.
+        arguments: The arguments to wrap any layer with.
         full: Makes one with arguments other than the defaults, of it and of the layer.
         variants: `layer -> wrapper`, what is trained on every backend and compared.
         parameters: How many weights of its own a wrapper has for each kernel.
@@ -122,7 +122,7 @@ WRAPPERS = {
     "ENCDense": WrapperRow(
         arguments={"center": False},
         full=lambda: gbr.ENCDense(layers.Dense(3, use_bias=False), center=False, name="a"),
-        variants={},  # The networks that are trained are of convolutions.
+        variants={},  # The trained networks have only convolutions.
     ),
     "WeightNorm": WrapperRow(
         arguments={},
@@ -218,7 +218,7 @@ def wrapped(name, layer):
 
 
 def variants(part):
-    """What of this kind is trained on every backend: name -> maker."""
+    """The variants of this kind that are trained on every backend: name -> maker."""
     return {
         f"{name}, {variant}": make
         for name, row in TABLES[part].items()
@@ -233,8 +233,8 @@ def by_turns(rows, *ways):
 
     Args:
         rows: Tuples of parameters.
-        *ways: For each further parameter its values; the turns meet every combination where their
-            numbers have no common divisor.
+        *ways: For each further parameter its values. The turns meet every combination if the
+            numbers of values have no common divisor.
     """
     ways = [list(values) for values in ways]
     return [

@@ -131,7 +131,7 @@ CALLS |= {
     "threshold": plainly(FLAT, lambda x: keras.activations.threshold(x, 0.1, 0.0)),
 }
 UNIT = {"value_range": (0, 1), "seed": 1}
-# Layers that change images at random; the entries of theirs are between 0 and 1.
+# Layers that change images at random; their inputs are between 0 and 1.
 IMAGES = {
     "AugMix": UNIT | {"num_chains": 1, "chain_depth": 1},
     "AutoContrast": {"value_range": (0, 1)},
@@ -164,7 +164,7 @@ IMAGES = {
     "Solarization": UNIT,
 }
 CALLS |= {name: plainly(IMAGE, **kwargs) for name, kwargs in IMAGES.items()}
-# What no input gradient passes, or what holds a network of another kind.
+# Layers that no input gradient passes through, or that hold another kind of network.
 APART = {
     "whole numbers or strings": [
         *("CategoryEncoding", "Discretization", "HashedCrossing", "Hashing", "IntegerLookup"),
@@ -204,7 +204,7 @@ def _branch(name, inputs):
         outputs = call(classes().get(name, layers.Lambda))(first(inputs))
     if len(outputs.shape) > 2:
         outputs = layers.Flatten()(outputs)
-    # In single precision at least: the roundings are then those of the layer.
+    # In single precision at least, so that only the layer rounds more.
     return layers.Dense(2, name=f"{name}_last", dtype=keras.config.dtype_policy().variable_dtype)(
         outputs
     )

@@ -378,12 +378,12 @@ FAMILIES = {
 }
 
 
-# Refused, and why: variables in two layers of a model.
+# Refused, with the reason: variables that two layers of a model share.
 REFUSED = {
     "gemma3n": "'multimodal_embedding_processor' and 'text_model' must not hold the same",
     "sam3": "'sam3_detr_decoder' and 'box_head' must not hold the same",
 }
-SAMPLES = 1200  # of sound, of which the first convolution makes some steps
+SAMPLES = 1200  # of sound, which the first convolution turns into a few steps
 
 
 def inputs_of(model):

@@ -1,4 +1,4 @@
-"""Every kind of layer with kernels, and by hand what its kernels and their filters are."""
+"""Every kind of layer with kernels, with its kernels and their filters listed by hand."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from support.calls import to_numpy
 
 @keras.saving.register_keras_serializable("kinds")
 class Block(layers.Layer):
-    """A layer of a user's own that holds others."""
+    """A custom layer that holds other layers."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -32,7 +32,7 @@ def stacked(**kwargs):
 
 
 # The layer, the shape of a sample, and the axes that number the filters of each kernel. A filter
-# has three entries at least: of two, centred and scaled, nothing is left to vary.
+# has at least three entries: two, centred and scaled, have nothing left to vary.
 KINDS = {
     "Dense": (lambda **k: layers.Dense(3, **k), (4,), {"kernel": [1]}),
     "EinsumDense": (
@@ -171,7 +171,7 @@ def model_around(kind, layer, cls=keras.Model):
 
 
 def as_filters(kernel, axes):
-    """The kernel as a float64 matrix, one filter a column, for NumPy."""
+    """The kernel as a float64 matrix, one filter per column, for NumPy."""
     kernel = np.moveaxis(to_numpy(kernel).astype("float64"), axes, range(-len(axes), 0))
     return kernel.reshape(-1, np.prod(kernel.shape[kernel.ndim - len(axes) :], dtype=int))
 

@@ -7,7 +7,7 @@ import keras_gbr as gbr
 from support import loss_references as references
 from support.calls import BACKEND
 
-# Operation by operation JAX compiles each of them alone.
+# Eagerly, JAX compiles each operation alone.
 EAGERLY = BACKEND != "jax"
 
 
@@ -35,7 +35,7 @@ ONES = {"input_gradient": 1.0, "parameter_gradient": 1.0, "adversarial": 1.0}
 
 
 def check_values(model, loss, expected, x, y, rtol=1e-3, sample_weight=None, **settings):
-    """What `fit` logs, in single precision."""
+    """Checks what `fit` logs, in single precision."""
     settings.setdefault("optimizer", keras.optimizers.SGD(0.0))
     model.compile(loss=loss, penalties=all_penalties(ONES), **settings)
     history = model.fit(x, y, sample_weight=sample_weight, verbose=0, batch_size=len(x)).history
@@ -46,9 +46,9 @@ def check_values(model, loss, expected, x, y, rtol=1e-3, sample_weight=None, **s
 
 
 def check_step(model, loss, expected, x, y, sample_weight=None, **settings):
-    """What one step of gradient descent changes, in double precision.
+    """Checks what one step of gradient descent changes, in double precision.
 
-    The weights of the penalties are such that each has a gradient of the same size.
+    The weights of the penalties give each a gradient of the same size.
     """
     scales = {name: 1 / np.abs(expected[name][1]).max() for name in ONES}
     before = flat_weights(model)

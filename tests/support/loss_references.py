@@ -1,9 +1,9 @@
-"""What every loss of Keras is, in NumPy from the mathematics, and the penalties of a model on it.
+"""Every loss of Keras in NumPy, written from the mathematics, and the penalties of a model on it.
 
 Everything takes complex numbers: the derivative of an analytic function along a direction is the
-imaginary part at a tiny imaginary step, to the last digit, so that penalties, which are made of
-first derivatives, are exact and their gradients need one difference alone. What has a kink looks
-at the real part.
+imaginary part at a tiny imaginary step, to the last digit. So penalties, which are made of first
+derivatives, are exact, and their gradients need only one difference. Functions with a kink decide
+by the real part.
 """
 
 from collections.abc import Callable
@@ -40,9 +40,9 @@ def log_sigmoid(z):
     return -positive_part(-z) - np.log1p(np.exp(-absolute(z)))
 
 
-# Keras' crossentropies and its divergence take probabilities from here on; crossentropies to 1
-# minus this. Those of TensorFlow take the logits where the outputs come from a softmax or a
-# sigmoid, and whichever of the two that was.
+# Keras' crossentropies and its divergence clip probabilities at this; crossentropies also at 1
+# minus this. Under TensorFlow they take the logits if the outputs come from a softmax or a sigmoid,
+# whichever of the two.
 SMALLEST = 1e-7
 LOGITS_BEHIND = BACKEND == "tensorflow"
 
@@ -114,7 +114,7 @@ def binary_crossentropy(y, out, from_logits=False, label_smoothing=0.0):
 def binary_focal_crossentropy(
     y, out, from_logits=False, gamma=2.0, alpha=0.25, apply_class_balancing=False
 ):
-    # The crossentropy is made of the probabilities of logits, too, and may look behind them.
+    # Even from logits the loss is made of probabilities, and may look behind them.
     head = "sigmoid" if from_logits else out.head
     out = Outputs(out.z, head, out.behind)
     yes, no = out.of_yes_and_no(from_logits=False)
@@ -211,7 +211,7 @@ class Reference:
 
     @property
     def crossentropy(self):
-        """Whether it can be told that it gets logits."""
+        """Whether it has an argument `from_logits`."""
         return self.value.__code__.co_varnames[2:3] == ("from_logits",)
 
 
@@ -254,9 +254,9 @@ LOSSES = {
         tversky, "one-hot", AXIS, variants=({"alpha": 0.3, "beta": 0.7},), positive=True
     ),
 }
-# What has no loss of a single output of `(batch_size, classes)`; tested by themselves.
+# Losses that do not fit an output `(batch_size, classes)`; they have tests of their own.
 OTHERS = {"CTC", "Circle"}
-# The function of a class, where it is not the class in small letters with underscores.
+# The function of a class, if its name is not the lower case of the class with underscores.
 FUNCTIONS = {
     "CTC": "ctc",
     "KLDivergence": "kl_divergence",
@@ -300,8 +300,8 @@ def weights(units=(CLASSES,), positive=False, scale=1.0, seed=0):
 class Net:
     """A tanh layer and linear heads as a function of all weights in one vector.
 
-    Inputs `(samples, ..., features)`: what is between is positions, each on its own, and their
-    losses are averaged. Weight vectors and inputs may have further axes in front.
+    Inputs `(samples, ..., features)`: the axes between are positions. Each is computed on its own,
+    and their losses are averaged. Weight vectors and inputs may have further axes in front.
 
     Attributes:
         theta: The weights as one vector.
@@ -342,7 +342,7 @@ class Net:
         return function(theta[..., None, :] + steps).imag / TINY
 
     def differences(self, function, theta):
-        """The same of a function of real weight vectors."""
+        """The same for a function of real weight vectors."""
         one, two = (n * STEP * np.eye(theta.shape[-1]) for n in (1, 2))
         near, far = (function(theta + s) - function(theta - s) for s in (one, two))
         return (8 * near - far) / (12 * STEP)  # off by the fourth power of the step

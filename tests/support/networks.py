@@ -1,4 +1,4 @@
-"""Small networks and what NumPy says of them."""
+"""Small networks, and their values and derivatives by NumPy."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ def use_float64():
 
 
 def allow_float64(allowed):
-    """Whether operations keep float64, which two of the backends leave only on request."""
+    """Makes operations keep float64, which two of the backends do only on request."""
     if keras.backend.backend() == "jax":
         import jax
 
@@ -121,7 +121,7 @@ def check_gradient(model, total, numeric=None):
     evaluated = differentiated(lambda: (total(), []), variables)
     gradients = evaluated()[2]
     if numeric is None:
-        # Where the gradient is compiled, that program is faster than the operations.
+        # If the gradient is compiled, its program is faster than single operations.
         numeric = (lambda: evaluated()[0]) if BACKEND == "jax" else total
     for seed in range(3):
         directions = random_directions(variables, seed)

@@ -19,7 +19,7 @@ def _divide(a, b):
 
 
 def equal_norm(kernel, alpha=1.0, per_filter=True, center=True):
-    """Equations 20 to 23 of the ENC paper; what has no direction becomes zero."""
+    """Equations 20 to 23 of the ENC paper; filters without a direction become zero."""
     w = np.asarray(kernel, dtype="float64")
     axes = tuple(range(w.ndim - 1)) if per_filter else None
     parts = w.shape[-1] if per_filter else 1
@@ -66,7 +66,7 @@ def convolution_bound(kernel):
 
 
 def circular_convolution_norm(kernel, size):
-    """Sedghi et al. 2019: the exact norm for circular padding on a grid with `size` a side."""
+    """Sedghi et al. 2019: the exact norm for circular padding on a square grid of side `size`."""
     w = np.asarray(kernel, dtype="float64")
     spatial = tuple(range(w.ndim - 2))
     spectrum = np.fft.fftn(w, s=[size] * len(spatial), axes=spatial)

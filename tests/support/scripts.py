@@ -16,7 +16,7 @@ FOLDER = ROOT / "examples"
 def run(name, *arguments, monkeypatch, capsys):
     """Runs an example as the command line does, in this process; returns its standard output.
 
-    It says nothing on its standard error. That it warns of nothing is pytest's setting.
+    Its standard error must be empty. Pytest's settings turn warnings into errors.
     """
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])

@@ -1,4 +1,4 @@
-"""The wrappers and the layers that they wrap, and what NumPy says of their kernels."""
+"""The wrappers and the layers that they wrap, with their kernels by NumPy."""
 
 import keras
 import numpy as np
@@ -74,7 +74,7 @@ def built(wrapper_name, layer, shape):
 
 
 def plain_twin(layer, kernel, shape):
-    """A new plain layer with the weights of `layer` but for the kernel."""
+    """A new plain layer with this kernel and the other weights of `layer`."""
     config = {k: v for k, v in layer.get_config().items() if k != "name"}
     twin = type(layer).from_config(config)
     twin.build(shape)

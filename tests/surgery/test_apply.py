@@ -128,7 +128,7 @@ def test_wrapped_layers_are_listed_as_left_alone():
 
 @pytest.mark.parametrize("act", [gbr.apply_enc, lambda m, **k: gbr.apply_regularizer(m, "l2", **k)])
 @pytest.mark.parametrize("value", [True, False])
-def test_the_argument_of_the_past_is_refused_with_what_took_its_place(act, value):
+def test_the_former_argument_dry_run_is_refused_with_its_replacement(act, value):
     with pytest.raises(ValueError, match=r"no argument `dry_run`.*keras_gbr\.list_kernels"):
         act(image_model(), dry_run=value)
 
@@ -153,8 +153,8 @@ def test_layers_are_chosen_by_name_and_by_function(chosen, paths):
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ("cnov", "must name layers with a kernel. Near that are 'conv'.*Received: layers='cnov'"),
-        ("inner/dens", "Near that are 'inner/dense', "),
+        ("cnov", "with a kernel. The closest names are 'conv'.*Received: layers='cnov'"),
+        ("inner/dens", "The closest names are 'inner/dense', "),
         ("norm", "must name layers with a kernel"),
         (["conv", "drop"], "Received: layers='drop'"),
         (3, "a function of a layer, a name or a list"),
@@ -217,7 +217,7 @@ def test_layers_that_a_wrapper_refuses_are_named_and_can_be_left_out():
     assert "; refused: " in str(spectral)
 
 
-def test_a_regularizer_is_added_to_the_raw_kernels_alone():
+def test_a_regularizer_is_added_only_to_the_raw_kernels():
     model = image_model()
     wrapped = gbr.apply_enc(model, layers=["conv", "inner"])
     both = gbr.apply_regularizer(wrapped, keras.regularizers.L2(0.5))
@@ -364,7 +364,7 @@ def test_classes_are_kept_where_the_constructor_is_that_of_keras():
         gbr.apply_enc(Doubling())
 
 
-def test_what_would_come_apart_is_refused():
+def test_a_variable_that_two_layers_share_is_refused():
     tokens = keras.Input((2,), dtype="int32")
     embedding = layers.Embedding(5, 3, name="embedding")
     tied = Tied(embedding, name="tied")
@@ -378,7 +378,7 @@ def test_what_would_come_apart_is_refused():
 
 
 class Tied(layers.Layer):
-    """Multiplies with the rows of an embedding, which it returns in its configuration as it is."""
+    """Multiplies with the rows of an embedding. Its configuration holds the embedding itself."""
 
     def __init__(self, embedding, **kwargs):
         super().__init__(**kwargs)
@@ -429,7 +429,7 @@ def stack(normalised=False):
     return keras.Sequential(parts)
 
 
-def test_outputs_that_vanish_are_told_once():
+def test_outputs_that_vanish_warn_once():
     model = stack()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

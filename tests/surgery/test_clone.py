@@ -14,7 +14,7 @@ from support.wrapped import batch
 
 
 class Patches(layers.Layer):
-    """As in the example of keras.io: the name stays in the configuration, and has no taker."""
+    """As in an example of keras.io: the configuration has a name, the constructor takes none."""
 
     def __init__(self, size):
         super().__init__()
@@ -49,7 +49,7 @@ def vision_transformer():
 
 
 class Forgets(layers.Layer):
-    """A configuration that Keras takes, and that says something else."""
+    """A layer whose configuration is valid but wrong."""
 
     def __init__(self, factor=1.0, **kwargs):
         super().__init__(**kwargs)
@@ -63,7 +63,7 @@ class Forgets(layers.Layer):
 
 
 class Everything(layers.Layer):
-    """What a layer can hold and no configuration tells."""
+    """A layer with everything that it can hold and no configuration describes."""
 
     def __init__(self, function, units):
         super().__init__()
@@ -231,7 +231,7 @@ def test_what_cannot_be_copied_is_named():
         gbr.strip(in_a_row(layer))
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="tables and graphs of TensorFlow")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Only for TensorFlow.")
 @pytest.mark.parametrize("is_lambda", [False, True])
 def test_a_vectorization_with_a_function(is_lambda):
     import tensorflow as tf
@@ -253,7 +253,7 @@ def test_a_vectorization_with_a_function(is_lambda):
     assert_equal(gbr.strip(wrapped)(text), wrapped(text))
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="tables and graphs of TensorFlow")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Only for TensorFlow.")
 def test_functions_and_tables_of_tensorflow():
     import tensorflow as tf
 
@@ -283,7 +283,7 @@ def test_functions_and_tables_of_tensorflow():
     assert_equal(plain(x), expected)
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="modules of PyTorch")
+@pytest.mark.skipif(BACKEND != "torch", reason="Only for PyTorch.")
 def test_modules_of_torch():
     import torch
 

@@ -13,7 +13,7 @@ from support.calls import assert_equal
 from support.hub_families import FAMILIES, REFUSED, M, inputs_of
 
 FEW = ["deit", "efficientnet", "gemma4", "gpt_neo_x", "llama", "qwen3", "vit"]
-# Copies are made alike on every backend, and fastest where nothing is traced.
+# Copies are made alike on every backend, and fastest under PyTorch, which traces nothing.
 FEW = FEW if keras.backend.backend() == "torch" else FEW[::3]
 CHOSEN = list(FAMILIES) if os.environ.get("KERAS_GBR_ALL_FAMILIES") else FEW
 

@@ -85,7 +85,7 @@ MODELS = {name: lambda name=name: application(name) for name in APPLICATIONS} | 
 
 
 def names(model):
-    """Of all layers, those of models inside included."""
+    """The names of all layers, including those of models inside."""
     found = []
     for layer in model.layers:
         found.append(layer.name)
@@ -95,7 +95,7 @@ def names(model):
 
 
 def kernels(model):
-    """By what Keras calls its variables; `embeddings` of positions are no table of tokens."""
+    """The kernels, by the paths of variables; tables of positions are not kernels."""
     endings = "kernel", "embedding/embeddings"
     found = [w for w in model.weights if w.path.endswith(endings)]
     return [w for w in found if "position_embedding/embeddings" not in w.path]

@@ -14,7 +14,7 @@ X, Y = np.random.default_rng(0).standard_normal((8, 4)), np.ones((8, 2))
 
 
 class Root(layers.Layer):
-    """The absolute value by a root, whose derivative at 0 is 0 times infinity."""
+    """The absolute value as a root, whose derivative at 0 is 0 times infinity."""
 
     def call(self, x):
         return keras.ops.sqrt(keras.ops.square(x))
@@ -107,7 +107,7 @@ def test_loss_scaling_skips_an_overflow_and_goes_on():
 
 
 @tensorflow_only
-def test_it_goes_without_xla():
+def test_the_step_runs_without_xla():
     with pytest.raises(ValueError, match=r"XLA drops the checks.*Received: jit_compile=True"):
         network(jit_compile=True)
     model = network([gbr.Jacobian(0.1)])
@@ -126,7 +126,7 @@ def test_it_is_saved(tmp_path):
         loaded.fit(with_nan(), Y, verbose=0)
 
 
-def test_terminate_on_nan_works_as_ever():
+def test_terminate_on_nan_works_as_usual():
     model = network([gbr.Jacobian(0.1)], check_numerics=False)
     history = model.fit(
         with_nan(), Y, epochs=3, verbose=0, callbacks=[keras.callbacks.TerminateOnNaN()]

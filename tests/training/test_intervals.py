@@ -104,7 +104,7 @@ def test_an_interval_is_a_weight_that_is_zero_between(mode):
 
 
 class Own(gbr.GBRModel):
-    """A model with a train step of its own, as the backend wants one."""
+    """A model with a custom train step, in the form of the backend."""
 
     def penalised(self, data):
         x, y = data
@@ -150,7 +150,7 @@ class Own(gbr.GBRModel):
             return {"loss": loss}
 
 
-def test_a_train_step_of_ones_own_has_the_same_weights():
+def test_a_custom_train_step_has_the_same_weights():
     use_float64()
     x, y = batch((5,), samples=12)
     results = []
@@ -172,13 +172,13 @@ def test_the_metric_is_the_mean_over_the_steps_that_have_the_penalty():
     penalty = gbr.InputGradient(0.0, interval=3)
     model.compile(keras.optimizers.SGD(0.0), logits_loss(), penalties=[penalty])
     history = model.fit(x, y, batch_size=2, epochs=2, shuffle=False, verbose=0).history
-    # Six steps an epoch: those on samples 0, 1 and 6, 7 have it.
+    # Six steps per epoch: those on samples 0, 1 and 6, 7 have the penalty.
     chosen = [0, 1, 6, 7]
     expected = np.mean(values(model, gbr.InputGradient(0.0), x[chosen], y[chosen]))
     np.testing.assert_allclose(history["input_gradient"], [expected] * 2, rtol=1e-12)
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="runs all steps operation by operation")
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch traces nothing.")
 def test_the_steps_are_traced_once():
     calls = []
 
@@ -262,7 +262,7 @@ def test_a_fraction_of_one_is_the_pass_itself():
     assert forward.part(1.0) is forward
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="runs all steps operation by operation")
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch traces nothing.")
 @pytest.mark.parametrize("mode", [mode for mode in STEPS if mode != "usual"])
 def test_fractions_train_as_in_a_graph(mode):
     parts = [

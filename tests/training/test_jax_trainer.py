@@ -1,4 +1,4 @@
-"""JAX: several devices, programs of several steps, and models that a failing step leaves whole."""
+"""JAX: several devices, programs of several steps, and models after a step that fails."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ X = X.astype("float32")
 
 @pytest.fixture
 def four_devices():
-    """What is built afterwards lies on four devices, which share each batch."""
+    """Whatever is built afterwards lies on four devices, which share each batch."""
     devices = keras.distribution.list_devices()
     assert len(devices) == 4
     distribution = keras.distribution.DataParallel(devices=devices)
@@ -104,7 +104,7 @@ def test_steps_with_intervals_do_not_depend_on_how_they_run(four_devices):
 
 @pytest.mark.parametrize("jit_compile", [True, False])
 @pytest.mark.parametrize("several", [1, 2])
-def test_a_step_that_fails_leaves_the_model_whole(jit_compile, several):
+def test_a_step_that_fails_leaves_the_model_intact(jit_compile, several):
     """Keras empties the variables while it trains."""
     inputs = keras.Input((5,))
     cut = layers.Lambda(keras.ops.stop_gradient)(inputs)

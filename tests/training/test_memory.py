@@ -1,4 +1,4 @@
-"""What a step leaves behind."""
+"""A step leaves nothing in memory."""
 
 import gc
 import weakref
@@ -20,8 +20,8 @@ PENALTIES = {name: row.smooth for name, row in catalogue.PENALTIES.items()} | {
 
 
 @pytest.mark.parametrize("name", PENALTIES)
-def test_a_pass_is_gone_once_nobody_holds_it(name):
-    """Eagerly, it holds the activations of a batch: more than fit if they wait for each other."""
+def test_a_pass_is_freed_once_nothing_refers_to_it(name):
+    """An eager pass holds the activations of a batch: two of them may not fit in memory."""
     model = dense_network()
     model.compile("sgd", logits_loss(), penalties=[PENALTIES[name](None)])
     x, y = batch((5,))

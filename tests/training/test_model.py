@@ -100,7 +100,7 @@ def test_without_weight_training_is_that_of_keras(penalties):
         history = model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history
         weights.append(model.get_weights())
         histories.append(history)
-    # In one program with the penalties that it tracks, XLA fuses other operations of the step.
+    # In one program with the tracked penalties, XLA fuses the operations differently.
     rtol = 1e-5 if BACKEND == "jax" and penalties else 0
     for plain, penalised in zip(*weights, strict=True):
         np.testing.assert_allclose(penalised, plain, rtol=rtol, atol=rtol)
@@ -226,7 +226,7 @@ def test_half_precision_agrees_with_single(policy):
         model.compile("sgd", LOSS, penalties=[*all_penalties(), lazy])
         histories.append(model.fit(x, y, batch_size=64, verbose=0).history)
     single, half = histories
-    # Half the digits of float16, two and a half of bfloat16, over a dozen operations.
+    # float16 has three digits, bfloat16 two and a half; a dozen operations lose some.
     for name in single:
         np.testing.assert_allclose(half[name], single[name], rtol=0.05, err_msg=name)
 
@@ -324,7 +324,7 @@ def test_bad_labels_and_losses_are_refused_before_the_first_step(loss, of, label
     x, _ = images()
     model = convolutional()
     model.compile("sgd", loss, penalties=[gbr.InputGradient(0.1, of=of)])
-    # Not the moving averages: operation by operation, the forward pass is over by then.
+    # Not the moving averages: in an eager step, the forward pass has updated them by then.
     before = [to_numpy(variable) for variable in model.trainable_variables]
     with pytest.raises(errors, match=message):
         model.fit(x, labels, verbose=0)

@@ -1,4 +1,4 @@
-"""Several workers: as one, and when one is killed as if none had been."""
+"""Several workers end as one does, even if one of them is killed."""
 
 import functools
 import signal

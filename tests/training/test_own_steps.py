@@ -1,4 +1,4 @@
-"""Models with a step, metrics or a `compile` of their own, and errors of how one is made."""
+"""Models with a step, metrics or a `compile` of their own, and models made wrongly."""
 
 import inspect
 import warnings
@@ -28,7 +28,7 @@ class Net(gbr.GBRMixin, keras.Model):
 
 
 class WithoutPenalties(Net):
-    """Forgets them, and updates all metrics, as the guide does."""
+    """A train step without the penalties that updates all metrics, as in Keras' guide."""
 
     def train_step(self, *args):
         if BACKEND == "jax":
@@ -38,7 +38,7 @@ class WithoutPenalties(Net):
         return {metric.name: metric.result() for metric in self.metrics}
 
 
-def test_a_step_that_computes_no_penalty_is_told_once():
+def test_a_step_that_computes_no_penalty_warns_once():
     model = WithoutPenalties()
     model.compile("sgd", LOSS, penalties=[gbr.InputGradient(1.0)])
     with warnings.catch_warnings(record=True) as caught:
@@ -51,7 +51,7 @@ def test_a_step_that_computes_no_penalty_is_told_once():
         assert logs["input_gradient"][-1] == 0.0
 
 
-def test_a_class_that_leaves_out_the_metrics_is_told():
+def test_a_class_that_leaves_out_the_metrics_is_refused():
     class Own(Net):
         def __init__(self):
             super().__init__()
@@ -72,7 +72,7 @@ def test_a_class_that_leaves_out_the_metrics_is_told():
 
 
 class Base(keras.Model):
-    """A `compile` of its own, as in the guides."""
+    """A model with its own `compile`, as in Keras' guides."""
 
     def __init__(self):
         super().__init__()
@@ -108,7 +108,7 @@ def test_a_plain_number_gets_penalties():
     np.testing.assert_allclose(to_numpy(total), 2 * to_numpy(value), rtol=1e-6)
 
 
-def test_how_models_are_made_is_said():
+def test_errors_say_how_models_are_made():
     plain = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     with pytest.raises(ValueError, match=r"GBRModel\(model.inputs, model.outputs\)"):
         gbr.GBRModel(plain)
@@ -166,7 +166,7 @@ def test_at_takes_a_layer_a_path_and_a_name():
     np.testing.assert_allclose(penalty_at(model, layer, TOKENS), by_name, rtol=1e-5)
     assert model.penalties[0].get_config()["at"] == "embedding"
     assert penalty_at(model, "bidirectional/forward_lstm", TOKENS) > 0
-    with pytest.raises(ValueError, match="Near that are 'embedding'"):
+    with pytest.raises(ValueError, match="The closest names are 'embedding'"):
         penalty_at(model, "embeding", TOKENS)
     model.compile("sgd", LOSS, penalties=[
         gbr.InputGradient(1.0, at=layer), gbr.Jacobian(1.0, None, at="embedding")])  # fmt: skip
@@ -217,7 +217,7 @@ def test_a_layer_without_the_batch_along_its_first_axis_is_refused():
     assert penalty_at(model, "block", x) > 0
 
 
-def test_a_penalty_of_ones_own_takes_at():
+def test_a_custom_penalty_takes_at():
     class Norm(gbr.Penalty):
         default_name = "norm"
 
@@ -241,7 +241,7 @@ class Stack(gbr.GBRMixin, keras.Sequential):
 
 
 class Below(Mixed):
-    """Inherits what `Mixed` shows."""
+    """Inherits the signature that `Mixed` shows."""
 
 
 def test_compile_and_fit_show_the_arguments_that_they_take():
@@ -256,7 +256,7 @@ def test_compile_and_fit_show_the_arguments_that_they_take():
 
 
 class WithOthers(keras.Model):
-    """Passes unknown arguments on."""
+    """A `compile` that passes unknown arguments on."""
 
     def __init__(self):
         super().__init__()

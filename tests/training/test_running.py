@@ -89,7 +89,7 @@ def fitted(model, data="arrays", epochs=2, **settings):
     """The weights after training, and the history."""
     arguments = {"epochs": epochs, "shuffle": False, "verbose": 0, **DATA[data](), **settings}
     with warnings.catch_warnings():
-        # Keras says so of every data set whose length it cannot know.
+        # Keras warns so for every dataset whose length it cannot know.
         warnings.filterwarnings("ignore", "Your input ran out of data")
         history = model.fit(**arguments).history
     return model.get_weights(), history
@@ -111,7 +111,7 @@ RUNS = [
 
 @pytest.mark.parametrize(("mode", "data", "optimizer", "policy"), RUNS, ids=str)
 def test_with_weight_zero_a_model_trains_as_a_plain_one(mode, data, optimizer, policy):
-    """Bit for bit, but for TensorFlow's XLA, which fuses other operations of the step."""
+    """Bit for bit, except under TensorFlow's XLA, which fuses the operations differently."""
     set_precision(policy)
     runs = [
         fitted(compiled(cls, 0.0, optimizer, **LOOPS[mode]), data)
@@ -149,7 +149,7 @@ def with_all_that_layers_add(cls, **settings):
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 @pytest.mark.parametrize("mode", STEPS)
 def test_what_layers_add_to_a_step_counts_once(mode, weight):
-    """Also where penalties run the model a second time."""
+    """Even if penalties run the model a second time."""
     plain = with_all_that_layers_add(keras.Model, **STEPS[mode])
     penalties = [
         gbr.InputGradient(weight),
@@ -198,7 +198,7 @@ def test_train_on_batch_is_a_step_of_fit():
 
 
 def gradient(**settings):
-    """The gradient of one penalised step by what plain descent subtracts, as one vector."""
+    """The gradient of one penalised step, from what plain descent subtracts, as one vector."""
     model = compiled()
     model.compile(keras.optimizers.SGD(1.0), logits_loss(), penalties=penalties(), **settings)
     before = [to_numpy(v) for v in model.trainable_variables]

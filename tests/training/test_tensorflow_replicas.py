@@ -54,7 +54,7 @@ def compiled(replicas, penalties=(), optimizer=None, loss=LOSS, **kwargs):
         # One replica has no others to synchronise with.
         model = network(synchronized=replicas > 1)
         optimizer = optimizer() if optimizer else keras.optimizers.SGD(0.1, momentum=0.9)
-        # As the strategies do, which cannot have XLA.
+        # Strategies cannot use XLA, so one replica must not.
         kwargs.setdefault("jit_compile", False)
         model.compile(optimizer, loss, metrics=["accuracy"], penalties=list(penalties), **kwargs)
     return model
@@ -88,7 +88,7 @@ OPTIMIZERS = {
 
 @functools.cache
 def trained(replicas, penalties, optimizer):
-    """Weights and history after two epochs, and of `all` also evaluations and predictions."""
+    """Weights and history after two epochs; for `all` also evaluations and predictions."""
     model = compiled(replicas, PENALTIES[penalties], OPTIMIZERS[optimizer])
     x, y, weights = images()
     fit = {"batch_size": 8, "epochs": 2, "shuffle": False, "verbose": 0}
@@ -112,7 +112,7 @@ CASES += [
 def test_replicas_train_as_one_on_the_same_batches(replicas, penalties, optimizer):
     one = trained(1, penalties, optimizer)
     several = trained(replicas, penalties, optimizer)
-    # Adam divides by roots of squared gradients, and with them their roundings.
+    # Adam divides by the roots of squared gradients, which amplifies rounding.
     tolerance = 1e-6 if optimizer == "sgd" else 1e-5
     for expected, actual in zip(one[0], several[0], strict=True):
         np.testing.assert_allclose(actual, expected, atol=tolerance)
@@ -144,7 +144,7 @@ def test_settings_that_replicas_keep(settings):
 
 @pytest.mark.parametrize("samples", [7, 5])
 def test_batches_that_do_not_divide_run(samples):
-    """The last batch has samples for some of the replicas, or for one alone."""
+    """The last batch has samples for some of the replicas, or for only one."""
     x, y, _ = images(samples)
     with strategy(2).scope():
         inputs = keras.Input((6, 6, 2))
@@ -225,7 +225,7 @@ def test_two_epochs_and_two_more_are_four(tmp_path):
     resumed.fit(x, y, epochs=2, **fit)
     for expected, actual in zip(straight.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(actual, expected, atol=1e-6)
-    # And on one replica, where only the statistics that are synchronised have no partner.
+    # It loads on one replica too, where synchronised statistics have no other replica.
     alone = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(alone.predict(x, verbose=0), first.predict(x, verbose=0), atol=1e-6)
 
@@ -257,7 +257,7 @@ WRAPPED = {
 
 @functools.cache
 def trained_block(replicas, wrapper, interval):
-    """The weights after two steps, and what the model says."""
+    """The weights after two steps, and the outputs of the model."""
     keras.utils.set_random_seed(1)
     with strategy(replicas).scope():
         inputs = keras.Input((4, 4, 3))
@@ -308,7 +308,7 @@ REFUSED = {
 }
 
 
-# A model without penalties takes the same way to the refusals: once is enough.
+# A model without penalties reaches the same checks: one case is enough.
 @pytest.mark.parametrize(
     ("name", "penalties"), [("clipnorm", "none"), *((name, "input gradient") for name in REFUSED)]
 )

@@ -29,7 +29,7 @@ def test_attention_has_second_derivatives():
 
 
 def test_the_kernels_of_attention_without_them_are_refused(monkeypatch):
-    """Were one of them taken: the test before this one would not see that it must not be."""
+    """If PyTorch used one of them, the error would show it."""
     monkeypatch.setattr(autodiff, "sdpa_kernel", lambda kernel: contextlib.nullcontext())
     model = attention_network()
     model.compile("sgd", logits_loss(), penalties=[gbr.InputGradient(1.0)])
@@ -38,7 +38,7 @@ def test_the_kernels_of_attention_without_them_are_refused(monkeypatch):
 
 
 class OnceDifferentiable(torch.autograd.Function):
-    """The square, with a gradient that has none itself."""
+    """The square, with a gradient that cannot be differentiated."""
 
     @staticmethod
     def forward(context, x):
@@ -84,7 +84,7 @@ def test_an_operation_without_a_second_derivative_is_refused(name, head):
         np.testing.assert_array_equal(old, new)
 
 
-def test_what_the_error_offers_trains():
+def test_the_way_out_in_the_error_trains():
     model = squares()
     penalty = gbr.InputGradient(0.1, method="finite_difference")
     model.compile("sgd", logits_loss(), penalties=[penalty])
@@ -107,7 +107,7 @@ def test_compiled_steps_are_refused_and_nothing_changes(settings):
     assert model.jit_compile
 
 
-def test_a_model_of_compiled_steps_goes_on_without():
+def test_a_model_saved_with_compiled_steps_trains_without_them():
     """TensorFlow and JAX compile steps with penalties on request, and save that."""
     model = dense_network()
     model.compile("sgd", logits_loss(), penalties=[gbr.InputGradient(0.1)])

@@ -45,8 +45,8 @@ def _squared_difference(original: _Gradient, op: Any, gradient: Any) -> Any:
 
     `tf.nn.moments` computes the variance that way. The first derivative is right, but the second
     lacks a term, and so does the gradient of every penalty on a model with batch, group or layer
-    normalisation. This gradient depends on the mean and so has the term. The gradient with respect
-    to the mean is 0 and is left out.
+    normalisation. This gradient depends on the mean, so its derivative has the term. The gradient
+    with respect to the mean is 0 and is left out.
     """
     mean = _mean_held_constant(*op.inputs)
     if mean is None:

@@ -31,7 +31,7 @@ def require_independence(value: Any, sources: list[Any]) -> None:
         sources: Tensors or variables for which the gradient of `value` is `None`.
 
     Raises:
-        MissingDerivativeError: `value` depends on one of `sources` by real numbers.
+        MissingDerivativeError: `value` depends on one of `sources` through floating-point tensors.
     """
     if not sources or tf.executing_eagerly():
         return
@@ -41,7 +41,7 @@ def require_independence(value: Any, sources: list[Any]) -> None:
             raise MissingDerivativeError(
                 "A penalty needs the derivative of the loss or the output by everything that it "
                 "depends on, and TensorFlow has none for an operation on the way. Replace the "
-                "operation by one that has (`tf.py_function` and `tf.numpy_function` have none), "
+                "operation by one that has it (`tf.py_function` and `tf.numpy_function` do not), "
                 "or stop the gradient on purpose with `keras.ops.stop_gradient`. Received: no "
                 f"gradient by {source.name!r}"
             )
@@ -74,7 +74,7 @@ def _differentiated(op: Any) -> list[Any]:
 
 
 def carries_gradient(tensor: Any) -> bool:
-    """Whether a derivative may pass. Resources are variables; variants are stacks of a loop."""
+    """Whether a derivative may pass. Resources are variables; variants are a loop's stacks."""
     dtype = tensor.dtype.base_dtype
     return dtype.is_floating or dtype.is_complex or dtype in (tf.resource, tf.variant)
 

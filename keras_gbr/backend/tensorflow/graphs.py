@@ -1,4 +1,4 @@
-"""What is particular to graphs: the one being traced, and numbers that it reads when it runs.
+"""The graph that is being traced, and the numbers that it reads when it runs.
 
 The functions are those of `keras_gbr.backend.contract`.
 """

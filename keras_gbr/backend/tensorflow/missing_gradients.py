@@ -26,10 +26,11 @@ def is_missing(op: Any, dependent: list[Any]) -> bool:
     if op.type in ("PyFunc", "PyFuncStateless"):
         return True
     if op.type == "EagerPyFunc":
-        # TensorFlow differentiates a function of Python once.
+        # TensorFlow differentiates a Python function only once.
         return _is_gradient_of_python(op)
     if any(isinstance(function, _DefinedFunction) for function in called_functions(op)):
-        # TensorFlow differentiates a function without a graph while it runs, by few gradients.
+        # A function without a graph: TensorFlow differentiates it only while it runs, and has few
+        # gradients for that.
         return True
     try:
         gradient = get_gradient_function(op)
@@ -81,7 +82,7 @@ def _is_cut(op: Any, gradient: Any, dependent: list[Any]) -> bool:
         try:
             found = gradient(op, *[tf.zeros_like(output) for output in op.outputs])
         except Exception as error:
-            # A sum over replicas cannot run in that graph, and this says nothing of its gradient.
+            # A sum over replicas cannot run in that graph, which says nothing about its gradient.
             return "merge_call" not in str(error)
     # The inputs are the results of the function, which have no gradient here, and then its
     # arguments.

@@ -21,7 +21,7 @@ def record(
     parameters: Sequence[keras.Variable] | None = None,
     layers: Sequence[keras.Layer] = (),
 ) -> Recording:
-    """See `keras_gbr.backend.contract`. The gradients are differentiable in grad mode only."""
+    """See `keras_gbr.backend.contract`. The gradients are differentiable only in grad mode."""
     watched: dict[Hashable, list[Any]] = {}
     # The other kernels of attention have no second derivative.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -67,18 +67,19 @@ def gradients(
     create_graph: bool = False,
     retain_graph: bool = True,
 ) -> list[Any]:
-    """The gradients of tensors, `None` for each tensor that they do not depend on.
+    """The gradients of the sum of `outputs`, `None` for tensors that it does not depend on.
 
     Args:
         outputs: Tensors.
         wrt: Tensors that they were computed from.
         cotangents: Tensors like `outputs`; ones by default.
         create_graph: Whether the gradients are differentiable themselves.
-        retain_graph: Whether other gradients of `outputs` follow. If not, memory is freed while
-            these are taken.
+        retain_graph: Whether other gradients of `outputs` will be taken. If not, memory is freed
+            while these are taken.
 
     Raises:
-        MissingSecondDerivativeError: A gradient passes an operation without a second derivative.
+        MissingSecondDerivativeError: The path of a gradient has an operation without a second
+            derivative.
     """
     cotangents = (
         [torch.ones_like(output) for output in outputs] if cotangents is None else cotangents
@@ -119,9 +120,9 @@ def compiled(function: Callable[..., Any], model: keras.Model) -> Callable[..., 
 def require_second_derivatives(loss: Any, model: keras.Model) -> None:
     """Refuses a loss that depends on the gradient of a function marked `once_differentiable`.
 
-    PyTorch records a node that raises an error in place of that derivative. The node leads to none
-    of the weights, so `torch.autograd.grad` skips it without a word. Other missing derivatives
-    raise an error of PyTorch's own.
+    In place of that derivative PyTorch records a node that raises an error. No path leads from the
+    node to a weight, so `torch.autograd.grad` silently skips it. Other missing derivatives raise an
+    error of PyTorch's own.
     """
     nodes = _nodes_of(loss.grad_fn)
     if any(node.name().endswith("::Error") for node in nodes):
@@ -153,6 +154,6 @@ _ONCE_DIFFERENTIABLE = once_differentiable(lambda context: None).__code__
 def _missing(received: str) -> MissingSecondDerivativeError:
     return MissingSecondDerivativeError(
         "A penalty needs second derivatives, and PyTorch has none for an operation of the "
-        "model. Replace the operation by one that has, or take "
+        "model. Replace the operation by one that has them, or take "
         f'InputGradient(method="finite_difference"), which needs none. Received: {received}'
     )

@@ -14,7 +14,7 @@ from keras_gbr._keras.transparent import unwrapped
 from keras_gbr.kernels import CONVOLUTIONS, check_plain
 from keras_gbr.layers.reparametrized import Reparametrized
 
-# Layers that at inference only move numbers to other places.
+# Layers that at inference move numbers to other places, or do nothing.
 REARRANGING = (
     *(layers.Flatten, layers.Reshape, layers.Permute, layers.Identity, layers.InputLayer),
     *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
@@ -34,14 +34,14 @@ _SCALING = (
 _REASONS: list[tuple[Any, str]] = [
     (
         CONVOLUTIONS,
-        "its matrix is the unrolled convolution, which its kernel does not stand for: every "
-        "entry is used in many places",
+        "its matrix is the unrolled convolution, not its kernel: every entry of the kernel is used "
+        "in many places",
     ),
     (_SCALING, "it scales by numbers that are in no kernel"),
     (layers.Dense, "it computes something of its own in `call`"),
     (layers.Wrapper, "what it does to the layer inside is not known"),
     (keras.Model, "its `call` does not show which layers follow each other"),
-    (keras.Layer, "it is not known as dense, as an activation or as rearranging its input"),
+    (keras.Layer, "it is not known to be dense, an activation or a rearrangement of its input"),
     (object, "it is an operation and not a layer"),
 ]
 
@@ -78,7 +78,7 @@ def dense_chain(model: keras.Model) -> list[Link]:
         `Link`s, at least one of them dense.
 
     Raises:
-        ValueError: The model is not built or is not such a chain.
+        ValueError: The model is not built or is not a chain of dense layers.
     """
     check_built(model)
     links = [_link(path, layer) for path, layer in _layers(model, "")]
@@ -99,9 +99,9 @@ def dense_chain(model: keras.Model) -> list[Link]:
 
 
 def refused(path: str, layer: Any, reason: str, way_out: str = "") -> ValueError:
-    """The error for a layer that breaks what holds for chains of dense layers."""
+    """The error for a layer that does not belong in a chain of dense layers."""
     way_out = way_out or (
-        "Build a model of those layers that are such a chain; `measures.gbr` takes any model."
+        "Build a model of the layers that are a chain; `measures.gbr` takes any model."
     )
     return check.error(
         f"This holds for a chain of Dense layers, and layer {path!r} breaks it: {reason}. "

@@ -1,4 +1,4 @@
-"""Both sides of the inequality that ties the gradients by input and by parameters."""
+"""Both sides of the inequality that links the gradients by the input and by the parameters."""
 
 import math
 from collections.abc import Callable
@@ -74,9 +74,9 @@ def gradient_transfer(
     is missing on both sides. Where $W_l$ or $\nabla_x h_l$ is zero, so is $\nabla_x f$, and the
     left side is 0.
 
-    Kernels are those that the layers compute with, and gradients are by them: under `ENC`, by the
-    normalised kernels. Layers that are not trainable count too. Numbers have the precision of the
-    weights, and the inequality holds up to that.
+    The kernels are those that the layers compute with, and the gradients are taken by them: under
+    `ENC`, by the normalised kernels. Layers that are not trainable count too. The numbers are
+    computed in the precision of the weights, and the inequality holds up to its rounding.
 
     Args:
         model: A built model: a sequential, functional or nested chain of `Dense` layers, see

@@ -49,8 +49,8 @@ def check_penalty(
     on purpose, its gradients are not differences, and these rows are off.
 
     Differences have errors from rounding and from curvature. Both are estimated: from values that
-    lie close together, and from a step twice as long. Only what is ten times larger counts as an
-    error. With ReLU and max pooling a penalty jumps where a unit switches, and its gradient does
+    lie close together, and from a step twice as long. Only a difference ten times larger counts as
+    an error. With ReLU and max pooling a penalty jumps where a unit switches, and its gradient does
     not contain the jump. Visible jumps count as noise. Rows with much noise ("noisy" in the table)
     tell nothing. To be sure, build the model in float64: its short steps avoid both. It shows
     errors of 1e-7; float32 shows errors of about 1 % in smooth networks.
@@ -114,7 +114,7 @@ def check_penalty(
 
 
 def require(model: keras.Model, x: Any, y: Any, sample_weight: Any) -> None:
-    """Refuses what `check_penalty` cannot check, before it takes its time.
+    """Refuses what `check_penalty` cannot check, without taking the time of a check.
 
     Raises:
         ValueError: As `check_penalty`. Data that do not fit raise the error of Keras.

@@ -57,14 +57,14 @@ def largest_error(penalty: str, layer: str, slopes: Sequence[Measured]) -> Compa
 
 @dataclass(frozen=True)
 class PenaltyCheck:
-    """The gradients of penalties against central differences, see `check_penalty`.
+    """A comparison of the gradients of penalties with central differences, see `check_penalty`.
 
     Attributes:
         rows: A `Comparison` for each penalty and layer.
         reasons: Known causes of errors, such as an operation without second derivative.
-        parts: The parts of the values against the plain model: a `Comparison` for each place where
-            a penalty takes gradients, such as "(gradient by the inputs)", for the outputs at moved
-            inputs, and for the loss.
+        parts: The parts of the values, compared with the plain model: a `Comparison` for each place
+            where a penalty takes gradients, such as "(gradient by the inputs)", for the outputs at
+            moved inputs, and for the loss.
 
     Example:
 
@@ -90,7 +90,7 @@ class PenaltyCheck:
         """Whether no error is above `tolerance`.
 
         Args:
-            tolerance: The largest relative error that is right.
+            tolerance: The largest relative error that counts as right.
         """
         return not self.off(tolerance)
 

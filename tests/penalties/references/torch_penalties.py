@@ -1,7 +1,7 @@
 """Values and gradients of the penalties in PyTorch, written from their formulas.
 
-Makes torch_penalties.json beside this file, which tests/test_torch_reference.py compares with
-Keras. PyTorch is no requirement of the tests; the file was made in an environment of its own by
+Makes torch_penalties.json beside this file. tests/penalties/test_torch_reference.py compares it
+with Keras on every backend. The file was made in an environment of its own by
 
     pip install torch==2.13.0 numpy
     python tests/penalties/references/torch_penalties.py
@@ -38,7 +38,7 @@ def conv_network() -> nn.Module:
     return nn.Sequential(*layers, *pooling, nn.Linear(4, CLASSES))
 
 
-# One number a sample, as a function of the output and the labels.
+# One number per sample, as a function of the output and the labels.
 Function = Callable[[Tensor, Tensor], Tensor]
 # The mean over the samples, as a function of the model, the inputs and the labels.
 Penalty = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -91,7 +91,7 @@ def jacobian(of: Callable[[Tensor], Tensor]) -> Penalty:
 
 
 def inner_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """||d loss / dh||^2 with h what the first activation puts out."""
+    """||d loss / dh||^2 with h the output of the first activation."""
     return gradient_norm(loss)(model[2:], model[:2](x), y)
 
 
@@ -187,10 +187,10 @@ def reference(
     penalties: dict[str, Penalty],
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """The network's weights and data, and what every penalty makes of them."""
+    """The weights and data of a network, and the value and gradient of every penalty."""
 
     def draw(size: tuple[int, ...]) -> Tensor:
-        # Rounded, so that a short text holds the very numbers.
+        # Rounded, so that a short text holds the exact numbers.
         return torch.tensor(rng.standard_normal(size).round(4))
 
     for parameter in model.parameters():
