@@ -147,7 +147,6 @@ def prelude():
     }
 
 
-@pytest.mark.jax
 @pytest.mark.parametrize("name", PUBLIC)
 def test_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
