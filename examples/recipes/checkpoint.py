@@ -14,14 +14,15 @@ _NOTES = "notes"
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """The variables of a model and its optimizer by name, the training images left out.
+    """The variables of a model and its optimizer by number, the training images left out.
 
-    Among them are the states of random layers, which `model.save` leaves out.
+    Among them are the states of random layers, which `model.save` leaves out. Keras numbers the
+    names of layers by process, so names do not identify variables.
     """
     batches = model.batches
     kept = {id(batches.images), id(batches.labels)} if batches.images is not None else set()
     every = [v for v in model.variables if id(v) not in kept] + list(model.optimizer.variables)
-    return {f"{index} {variable.path}": variable for index, variable in enumerate(every)}
+    return {f"variable {index}": variable for index, variable in enumerate(every)}
 
 
 def save(model: keras.Model, notes: dict[str, Any], folder: Path) -> None:
@@ -69,7 +70,7 @@ def restore(model: keras.Model, folder: Path) -> None:
     if wrong:
         raise ValueError(
             f"{folder / NAME} is of another training. Give another --output, or the settings of "
-            f"that training. Received: another {wrong[0]!r}"
+            f"that training. Received: another {wrong[0]}"
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])
@@ -77,8 +78,8 @@ def restore(model: keras.Model, folder: Path) -> None:
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
-        with np.load(folder / NAME, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open(folder / NAME, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
         return json.loads(str(arrays.pop(_NOTES))), arrays
     except Exception as error:  # A damaged archive raises errors of many classes.
         raise ValueError(f"{folder / NAME} cannot be read: {error}. Remove it.") from None

@@ -114,7 +114,7 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     if name in CHOICES and value not in CHOICES[name]:
         raise ValueError(f"{name} must be one of {', '.join(CHOICES[name])}. Received: {value!r}")
     if isinstance(default, tuple):
-        if not all(isinstance(text, str) for text in value):
+        if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
             raise ValueError(f"{name} must be a list of texts. Received: {value!r}")
     elif isinstance(default, (bool, str)):
         if not isinstance(value, type(default)):
@@ -162,7 +162,15 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not set(values) <= set(names):
         unknown = sorted(set(values) - set(names)) if isinstance(values, dict) else values
         raise ValueError(f"{path} must have keys out of {', '.join(names)}. Received: {unknown}")
-    return values
+    return {name: _number(value) if name in BOUNDS else value for name, value in values.items()}
+
+
+def _number(value: Any) -> Any:
+    """What a number means: readers of YAML 1.1 take 1e-4, without a point, for a text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -58,19 +58,16 @@ def load(name: str, samples: int | None = None, seed: int = 0) -> Images:
 
 def _npz(path: Path) -> tuple[Split, Split]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = sorted(set(ARRAYS) - set(file.files))
-            if missing:
-                raise ValueError(
-                    f"{path} must hold the arrays {', '.join(ARRAYS)}. "
-                    f"Received: {', '.join(file.files)}"
-                )
-            arrays = [file[name] for name in ARRAYS]
-    except (OSError, ValueError) as error:
-        if str(error).startswith(str(path)):
-            raise
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)
+    except Exception as error:  # A damaged archive raises errors of many classes.
         raise ValueError(f"Cannot read {path}: {error}") from None
-    return (arrays[0], arrays[1]), (arrays[2], arrays[3])
+    if not set(ARRAYS) <= set(arrays):
+        raise ValueError(
+            f"{path} must hold the arrays {', '.join(ARRAYS)}. Received: {', '.join(arrays)}"
+        )
+    parts = [arrays[name] for name in ARRAYS]
+    return (parts[0], parts[1]), (parts[2], parts[3])
 
 
 def _checked(name: str, part: str, images: np.ndarray, labels: np.ndarray) -> Split:

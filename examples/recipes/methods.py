@@ -124,7 +124,7 @@ def cutout(share: float = 0.25) -> Parts:
     """Cutout (DeVries & Taylor 2017, https://arxiv.org/abs/1708.04552): a random square of every
     image is grey. `share`: that of its area; the paper has 16 x 16 of 32 x 32 pixels."""
     layer = keras.layers.RandomErasing(
-        1.0, scale=(share, share), fill_value=0.5, value_range=(0.0, 1.0), dtype="float32"
+        (1.0, 1.0), (share, share), fill_value=0.5, value_range=(0.0, 1.0), dtype="float32"
     )
     return Parts(augment=[layer])
 

@@ -8,6 +8,7 @@ from recipes.networks.parts import (
     Shape,
     classifier,
     conv,
+    dropped,
     dropped_blocks,
     image_input,
     network,
@@ -68,8 +69,7 @@ def wrn16_4(shape: Shape, classes: int, settings: Settings) -> keras.Model:
             if x.shape[-1] != filters:
                 shortcut = conv(x, filters, 1, strides, f"{name}_shortcut")
             x = norm(conv(x, filters, 3, strides, f"{name}_conv1"), f"{name}_conv1")
-            if settings.dropout:
-                x = layers.Dropout(settings.dropout, name=f"{name}_dropout")(x)
+            x = dropped(x, settings.dropout, f"{name}_dropout")
             x = conv(x, filters, 3, 1, f"{name}_conv2")
             if stage:
                 x = dropped_blocks(x, settings, name)

@@ -1,5 +1,6 @@
 """The registry of the networks, and the parts that they share."""
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -78,11 +79,19 @@ def dropped_blocks(x: Any, settings: Settings, name: str) -> Any:
     return DropBlock(probability, size, name=f"{name}_drop_block")(x)
 
 
+def dropped(x: Any, rate: float, name: str) -> Any:
+    """Dropout with a seed of its own.
+
+    Without one, PyTorch's is drawn from its global generator, whose state no variable has: a
+    training that is resumed would draw other numbers.
+    """
+    return layers.Dropout(rate, seed=random.randrange(2**31), name=name)(x) if rate else x
+
+
 def classifier(x: Any, classes: int, settings: Settings, dropout: bool = True) -> Any:
     """Global average pooling and the logits, which are float32 in every precision."""
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    if settings.dropout and dropout:
-        x = layers.Dropout(settings.dropout, name="dropout")(x)
+    x = dropped(x, settings.dropout if dropout else 0.0, "dropout")
     logits = layers.Dense(classes, name=HEAD, dtype="float32")(x)
     if settings.normalized_head:
         logits = layers.BatchNormalization(

@@ -1,0 +1,331 @@
+"""The parts of train.py: batches, weight decay and schedules, settings, checkpoints, data."""
+
+import argparse
+import dataclasses
+import errno
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_gbr as gbr
+from support.calls import assert_close, assert_equal, to_numpy
+from support.scripts import load
+
+yaml = pytest.importorskip("yaml")
+
+CLASSES = 4
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """A function that imports a module of the recipes."""
+    return lambda name: load(f"recipes.{name}", monkeypatch)
+
+
+@pytest.fixture
+def images(recipe):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 6, 6, 3), dtype="uint8")
+    split = pixels, rng.integers(0, CLASSES, 40).astype("int32")
+    return recipe("datasets").Images("random", CLASSES, split, split)
+
+
+def test_crops_are_windows_of_the_padded_images(recipe):
+    x = np.random.default_rng(1).random((200, 4, 4, 2)).astype("float32") + 1
+    layer = recipe("batches").PadCrop(1)
+    cropped = to_numpy(layer(x, training=True))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    found = set()
+    for before, after in zip(padded, cropped, strict=True):
+        places = [
+            (i, j)
+            for i in range(3)
+            for j in range(3)
+            if np.array_equal(before[i : i + 4, j : j + 4], after)
+        ]
+        assert len(places) == 1
+        found.update(places)
+    assert len(found) == 9
+    assert_equal(layer(x), x)
+
+
+def test_a_batch_is_made_of_indices(recipe, images):
+    batches = recipe("batches").Batches(CLASSES, images, [], pad_crop=False)
+    indices = np.array([7, 0, 7, 39], "int32")
+    x, y = (to_numpy(part) for part in batches((indices,), training=True))
+    assert_close(x, images.train[0][indices] / 255, atol=1e-7)
+    assert_equal(y, np.eye(CLASSES)[images.train[1][indices]])
+
+
+def test_labels_are_mixed_as_pixels_are(recipe, images):
+    parts = recipe("methods").combined(["cutmix"], [])
+    batches = recipe("batches").Batches(CLASSES, images, parts, pad_crop=False)
+    indices = np.arange(40, dtype="int32")
+    x, y = (to_numpy(part) for part in batches((indices,), training=True))
+    own = images.train[0] / 255
+    shares = (np.abs(x - own).max(-1) < 1e-6).mean((1, 2))
+    assert 0 < shares.min() < shares.max() <= 1
+    assert_close(y.sum(1), np.ones(40), atol=1e-6)
+    kept = y[indices, images.train[1]]
+    # The partner may have the same class, and then its share is that of the class too.
+    assert (kept > shares - 0.35).all()
+    assert np.abs(kept - shares)[kept < 1].mean() < 0.15
+
+
+def test_cutout_hides_its_share(recipe, images):
+    parts = recipe("methods").combined(["cutout:share=0.25"], [])
+    batches = recipe("batches").Batches(CLASSES, images, parts, pad_crop=False)
+    x, _ = batches((np.arange(40, dtype="int32"),), training=True)
+    hidden = (to_numpy(x) == 0.5).all(-1).mean((1, 2))
+    assert hidden.mean() == pytest.approx(0.25, abs=0.08)
+    assert hidden.min() > 0
+
+
+def test_the_order_is_of_seed_and_epoch(recipe):
+    order = recipe("batches").order
+    first = order(10, 4, seed=3, epoch=5)
+    assert first.shape == (2, 4)
+    assert len(set(first.ravel().tolist())) == 8
+    assert_equal(order(10, 4, 3, 5), first)
+    assert (order(10, 4, 3, 6) != first).any()
+    assert (order(10, 4, 4, 5) != first).any()
+
+
+def test_later_epochs_are_those_of_the_whole_training(recipe):
+    batches = recipe("batches")
+    wanted = [batches.order(10, 4, 0, epoch) for epoch in (2, 3)]
+    found = [to_numpy(part[0]) for part in batches.index_batches(10, 4, 0, range(2, 4))]
+    assert_equal(np.stack(found), np.concatenate(wanted))
+
+
+def rates(optimizer, steps):
+    schedule = optimizer._learning_rate
+    return np.array([float(to_numpy(schedule(step))) for step in range(steps)])
+
+
+def test_the_learning_rate_falls_as_in_the_paper(recipe):
+    config = recipe("config").Config(epochs=100, learning_rate=0.1)
+    found = rates(recipe("optimization").optimizer(config, 1), 100)
+    epochs = np.arange(100)
+    # The step of a milestone is the last one of its rate.
+    expected = 0.1 * 0.1 ** sum((epochs > milestone) for milestone in (30, 60, 90))
+    assert_close(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["steps", "cosine"])
+def test_the_learning_rate_rises_first(recipe, schedule):
+    config = recipe("config").Config(epochs=20, schedule=schedule, warmup=2.0)
+    found = rates(recipe("optimization").optimizer(config, 5), 100)
+    assert (np.diff(found[:10]) > 0).all()
+    assert found.max() == pytest.approx(0.1, rel=1e-4)
+    assert found[-1] < 0.01
+
+
+@pytest.mark.parametrize("method", ["plain", "enc", "enc:head=normalized", "weight-norm"])
+def test_decay_is_that_of_the_paper(recipe, method):
+    """Its gradient on each kernel, in NumPy: W, or the rule of shifted L2 on what is normalised."""
+    (part,) = recipe("methods").combined([method], [])
+    networks, decay, shift = recipe("networks"), 0.01, 1e-3
+    settings = networks.Settings(**part.network)
+    network = networks.build("resnet8", (8, 8, 1), 3, settings)
+    network = part.change(network) if part.change else network
+    model = recipe("optimization").with_decay(network, decay, shifted=True)
+    value = to_numpy(sum(model.losses))
+    expected = 0.0
+    for weight in model.trainable_weights:
+        if weight.path.split("/")[-1] != "kernel":
+            continue
+        filters = to_numpy(weight).reshape(-1, weight.shape[-1])
+        is_normalised = method != "plain" and not (
+            "logits" in weight.path and method != "enc:head=normalized"
+        )
+        count, mean, deviation = len(filters), filters.mean(0), filters.std(0, ddof=1)
+        kept = shift if is_normalised else 0.0
+        squares = (count - 1) * (deviation - kept) ** 2 + count * mean**2
+        expected += decay / 2 * squares.sum()
+    assert value == pytest.approx(expected, rel=1e-4)
+
+
+def options(recipe, *arguments):
+    parser = argparse.ArgumentParser()
+    recipe("config").add_options(parser)
+    return parser.parse_args(list(arguments))
+
+
+def test_settings_of_the_command_line(recipe, tmp_path):
+    config = recipe("config")
+    given = options(
+        recipe, "--epochs", "3", "--no-shifted-l2", "--method", "enc", "--set", "per_filter=false",
+        "--set", "alpha=0.5", "--method", "cutmix", "--penalty", "jacobian:0.01,interval=8",
+    )  # fmt: skip
+    found = config.from_options(given, None)
+    assert found.methods == ("enc:per_filter=false,alpha=0.5", "cutmix")
+    assert found.penalties == ("jacobian:0.01,interval=8",)
+    assert (found.epochs, found.shifted_l2, found.batch_size) == (3, False, 256)
+    config.write(found, tmp_path / "config.yaml")
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == found.as_dict()
+    changed = config.from_options(options(recipe, "--epochs", "9"), tmp_path / "config.yaml")
+    assert changed == dataclasses.replace(found, epochs=9)
+    # What reads YAML reads the file that is written without PyYAML.
+    config.yaml = None
+    config.write(found, tmp_path / "json.yaml")
+    config.yaml = yaml
+    assert config.read(tmp_path / "json.yaml") == found.as_dict()
+    assert json.loads((tmp_path / "json.yaml").read_text()) == found.as_dict()
+    (tmp_path / "small.yaml").write_text("weight_decay: 1e-6\nseed: 3")
+    assert config.read(tmp_path / "small.yaml") == {"weight_decay": 1e-6, "seed": 3}
+
+
+def test_parts_are_what_the_texts_say(recipe):
+    combined = recipe("methods").combined
+    (part,) = combined([], ["jacobian:0.01,interval=8,num_projections=2"])
+    (penalty,) = part.penalties
+    assert isinstance(penalty, gbr.Jacobian)
+    assert (penalty.weight, penalty.interval, penalty.num_projections) == (0.01, 8, 2)
+    assert combined(["label-smoothing:0.2"], [])[0].label_smoothing == 0.2
+    assert combined(["drop-block:size=3"], [])[0].network == {"drop_block": (0.1, 3)}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a whole number >= 1. Received: 0"),
+        ({"epochs": 2.5}, "epochs must be a whole number >= 1. Received: 2.5"),
+        ({"epochs": True}, "epochs must be a whole number"),
+        ({"learning_rate": 0.0}, "learning_rate must be a number > 0. Received: 0.0"),
+        ({"weight_decay": float("nan")}, "weight_decay must be a number >= 0"),
+        ({"schedule": "linear"}, "schedule must be one of steps, cosine. Received: 'linear'"),
+        ({"shifted_l2": "yes"}, "shifted_l2 must be true or false. Received: 'yes'"),
+        ({"methods": "enc"}, "methods must be a list of texts. Received: 'enc'"),
+        ({"methods": [3]}, r"methods must be a list of texts. Received: \(3,\)"),
+        ({"data": 3}, "data must be a text. Received: 3"),
+    ],
+)
+def test_a_wrong_setting_is_refused(recipe, values, message):
+    with pytest.raises(ValueError, match=message):
+        recipe("config").Config(**values)
+
+
+@pytest.mark.parametrize(
+    ("methods", "penalties", "message"),
+    [
+        (["no"], [], "method must be one of plain, enc, .*Received: 'no'"),
+        (["enc:beta=1"], [], "method enc: .*beta.* It takes: alpha: float = 1.0, .*"),
+        (["enc:head=lost"], [], "head must be plain, wrapped or normalized"),
+        ([], ["jacobian"], "penalty jacobian: .*weight.* It takes: weight: float, .*interval"),
+        ([], ["jacobian:0.1,every=2"], "penalty jacobian: .*every.*fraction: float = 1.0"),
+        ([], ["l2:0.1"], "penalty must be one of jacobian, .*Received: 'l2'"),
+    ],
+)
+def test_a_wrong_method_is_refused(recipe, methods, penalties, message):
+    with pytest.raises(ValueError, match=message):
+        recipe("methods").combined(methods, penalties)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", r"must have keys out of data, .*Received: \['epoch'\]"),
+        ("- 3", r"must have keys out of"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_broken_file_of_settings_is_refused(recipe, tmp_path, text, message):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        recipe("config").read(tmp_path / "config.yaml")
+    with pytest.raises(ValueError, match="Cannot read"):
+        recipe("config").read(tmp_path / "none.yaml")
+
+
+def model_of(recipe, images):
+    keras.utils.set_random_seed(1)
+    parts = recipe("methods").combined(["cutout", "dropout"], [])
+    networks = recipe("networks")
+    network = networks.build("resnet8", images.shape, CLASSES, networks.Settings(dropout=0.2))
+    batches = recipe("batches").Batches(CLASSES, images, parts, pad_crop=True)
+    model = recipe("training").Trainee(network, batches)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "categorical_crossentropy")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def test_a_checkpoint_has_everything_but_the_images(recipe, images, tmp_path, monkeypatch):
+    checkpoint = recipe("checkpoint")
+    model = model_of(recipe, images)
+    assert checkpoint.notes(tmp_path) is None
+    checkpoint.save(model, {"history": [{"epoch": 1}]}, tmp_path)
+    assert (tmp_path / "checkpoint.npz").stat().st_size < 8 * model.count_params() + 50_000
+    kept = [v for v in model.variables if v.dtype != "uint8" and tuple(v.shape) != (40,)]
+    kept += model.optimizer.variables
+    before = [to_numpy(variable).copy() for variable in kept]
+    for variable in kept:
+        variable.assign(variable.value + 1)
+    assert checkpoint.notes(tmp_path) == {"history": [{"epoch": 1}]}
+    checkpoint.restore(model, tmp_path)
+    for variable, old in zip(kept, before, strict=True):
+        assert_equal(to_numpy(variable), old)
+
+    def full(*arguments, **arrays):
+        arguments[0].write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    content = (tmp_path / "checkpoint.npz").read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.np, "savez", full)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoint.save(model, {}, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
+    assert (tmp_path / "checkpoint.npz").read_bytes() == content
+
+    (tmp_path / "checkpoint.npz").write_bytes(content[:1000])
+    with pytest.raises(ValueError, match=r"cannot be read: .* Remove it"):
+        checkpoint.notes(tmp_path)
+
+
+def test_a_checkpoint_of_another_network_is_refused(recipe, images, tmp_path):
+    checkpoint, networks = recipe("checkpoint"), recipe("networks")
+    checkpoint.save(model_of(recipe, images), {}, tmp_path)
+    batches = recipe("batches").Batches(CLASSES, images, [], pad_crop=False)
+    other = recipe("training").Trainee(networks.build("resnet8", images.shape, CLASSES), batches)
+    other.compile("sgd", "categorical_crossentropy")
+    other.optimizer.build(other.trainable_variables)
+    with pytest.raises(ValueError, match="is of another training"):
+        checkpoint.restore(other, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"y_test": None}, "must hold the arrays x_train, y_train, x_test, y_test. Received: "),
+        ({"x_train": np.full((5, 4, 4, 1), 2.0)}, r"pixels in \[0, 1\]"),
+        ({"x_train": np.zeros((5, 4, 4, 1), "int64")}, "as uint8 or floats"),
+        ({"y_train": np.zeros(5)}, "a whole number >= 0 for each"),
+        ({"y_train": np.zeros(4, int)}, "a whole number >= 0 for each"),
+        ({"y_train": np.full(5, -1)}, "a whole number >= 0 for each"),
+        ({"x_test": np.zeros((5, 3, 4), "uint8")}, "of one size. Received"),
+    ],
+)
+def test_a_wrong_file_of_images_is_refused(recipe, tmp_path, changed, message):
+    arrays = {
+        "x_train": np.zeros((5, 4, 4), "uint8"),
+        "y_train": np.arange(5).reshape(5, 1),
+        "x_test": np.ones((3, 4, 4), "uint8"),
+        "y_test": np.arange(3),
+    }
+    path = tmp_path / "images.npz"
+    np.savez(path, **arrays)
+    loaded = recipe("datasets").load(str(path), samples=3)
+    assert (loaded.classes, loaded.shape) == (5, (4, 4, 1)) if 4 in loaded.train[1] else True
+    assert len(loaded.train[0]) == len(loaded.train[1]) == 3
+    arrays = {name: array for name, array in (arrays | changed).items() if array is not None}
+    if "x_test" in changed:
+        arrays["y_test"] = np.arange(5)
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=message):
+        recipe("datasets").load(str(path))
+    path.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="Cannot read"):
+        recipe("datasets").load(str(path))
