@@ -1,4 +1,4 @@
-"""Trains one network with any method of keras_gbr and measures what came out.
+"""Trains one network with any method of keras_gbr and measures the result.
 
     python examples/train.py                                    # the digits, in a minute
     python examples/train.py --data cifar10 --network resnet20 --epochs 60 \\
@@ -6,8 +6,8 @@
     python examples/train.py --config results/train/digits-resnet8-1/config.yaml
     python examples/train.py --output results/train/digits-resnet8-1 --resume
 
-The folder --output gets config.yaml, log.csv, checkpoint.npz after each epoch, model.keras with
-plain Keras layers, and result.json at the end. Exit status: 0, or 3 if the loss became infinite
+The folder --output gets config.yaml; log.csv and checkpoint.npz after each epoch; model.keras,
+with plain Keras layers, and result.json at the end. Exit status: 0, or 3 if the loss became infinite
 or NaN, or 1 after an error.
 """
 

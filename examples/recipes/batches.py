@@ -112,8 +112,8 @@ def scaled(images: Any) -> Any:
 def order(samples: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
     """Indices of the images in the whole batches of an epoch, shape `(steps, batch_size)`.
 
-    The order depends on seed and epoch alone: a training that goes on after some epochs sees
-    what an uninterrupted one sees.
+    The order depends only on seed and epoch: a training that resumes sees the batches that an
+    uninterrupted one sees.
     """
     steps = samples // batch_size
     shuffled = np.random.default_rng((seed, epoch)).permutation(samples)

@@ -73,7 +73,7 @@ class Records(keras.callbacks.Callback):
 
     Args:
         folder: The folder of the run.
-        notes: What the checkpoint holds beside the weights; "history" is one entry an epoch.
+        notes: What the checkpoint holds beside the weights; "history" has one entry per epoch.
         added: Function that returns further values for the notes.
     """
 

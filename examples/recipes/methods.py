@@ -253,7 +253,7 @@ def _called(registry: dict[str, Callable[..., Parts]], kind: str, text: str) -> 
 
 
 def _value(text: str) -> Any:
-    """A number, a truth value or none, as it is written, or else the text."""
+    """A number, a Boolean or `None`, as it is written, or else the text."""
     words = {"true": True, "false": False, "none": None}
     if text.strip().lower() in words:
         return words[text.strip().lower()]

@@ -21,12 +21,12 @@ MONITORED = 500
 
 
 class Run:
-    """A training in a folder, which it goes on with if the folder has a checkpoint.
+    """A training in a folder. If the folder has a checkpoint, the training resumes from it.
 
     Args:
         config: The settings.
         folder: The folder, which exists.
-        options: Those of the command line that are no settings: `quiet` and `tensorboard`.
+        options: Options of the command line that are not settings: `quiet` and `tensorboard`.
 
     Raises:
         ValueError: The settings do not fit the data or the machine.

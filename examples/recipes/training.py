@@ -11,7 +11,7 @@ from recipes.batches import Batches
 class Trainee(gbr.GBRModel):
     """A `GBRModel` that is trained on what `Batches` makes of the data of `fit`.
 
-    `evaluate` and `predict` take images in [0, 1] and one-hot labels, as ever.
+    `evaluate` and `predict` take images in [0, 1] and one-hot labels, as usual.
 
     Args:
         network: The network, from images to logits.

@@ -10,8 +10,8 @@ from keras import ops
 class DropBlock(keras.layers.Layer):
     """Sets blocks of activations to zero in training, each channel on its own.
 
-    The centres of the blocks are drawn with the probability gamma of the paper's equation 1, and
-    only where a whole block fits. What is kept is scaled up, so that the mean stays.
+    The blocks are drawn with the probability gamma of the paper's equation 1, and only where a
+    whole block fits. The kept activations are scaled up to keep the mean.
 
     Args:
         probability: Share of the activations that is dropped, about, in [0, 1).

@@ -111,7 +111,7 @@ def se_resnet101(shape: Shape, classes: int, settings: Settings) -> keras.Model:
 def densenet201(shape: Shape, classes: int, settings: Settings) -> keras.Model:
     """DenseNet-201 of `keras.applications` (Huang et al. 2016, https://arxiv.org/abs/1608.06993).
 
-    It takes dropout before the classifier; DropBlock has no place in it.
+    It takes dropout before the classifier. It does not take DropBlock.
     """
     if settings.drop_block:
         raise ValueError("densenet201 has no place for drop-block: choose another network")
