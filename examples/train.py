@@ -7,8 +7,8 @@
     python examples/train.py --output results/train/digits-resnet8-1 --resume
 
 The folder --output gets config.yaml; log.csv and checkpoint.npz after each epoch; model.keras,
-with plain Keras layers, and result.json at the end. Exit status: 0, or 3 if the loss became infinite
-or NaN, or 1 after an error.
+with plain Keras layers, and result.json at the end. Exit status: 0; 3 if the loss became infinite
+or NaN; 1 after an error.
 """
 
 import argparse

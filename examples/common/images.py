@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
@@ -69,11 +70,21 @@ def _digits() -> Split:
     return (pixels / 16).astype("float32").reshape(-1, 8, 8, 1), labels
 
 
-def _tfds(name: str) -> tuple[Split, Split | None]:
+def tfds_builder(name: str) -> Any:
+    """The prepared builder of a TFDS image classification set.
+
+    Raises:
+        ValueError: There is no such set, it cannot be prepared, it has no training images with
+            labels, or TFDS is missing.
+    """
     if find_spec("tensorflow") is None:
         raise ValueError(
             "TFDS reads its data sets with TensorFlow, whatever the backend of Keras. Install it: "
             f"pip install tensorflow. Received: {name!r}"
+        )
+    if find_spec("tensorflow_datasets") is None:
+        raise ValueError(
+            f"TFDS is missing. Install it: pip install tensorflow-datasets. Received: {name!r}"
         )
     import tensorflow_datasets as tfds
 
@@ -81,11 +92,27 @@ def _tfds(name: str) -> tuple[Split, Split | None]:
         builder = tfds.builder(name)
         builder.download_and_prepare()
     except Exception as error:  # TFDS raises errors of many unrelated classes.
-        raise ValueError(f"Cannot load the TFDS data set {name!r}: {error}") from error
+        said = " ".join(str(error).split())
+        raise ValueError(
+            f"Cannot load the TFDS data set {name!r}. If it is prepared, set TFDS_DATA_DIR to its "
+            f"folder. TFDS says: {said[:300]}"
+        ) from error
+    features = builder.info.features
+    if not {"image", "label"} <= set(features):
+        raise ValueError(
+            f"{name!r} is no image classification set. Received: features {dict(features)}"
+        )
+    return builder
+
+
+def _tfds(name: str) -> tuple[Split, Split | None]:
+    builder = tfds_builder(name)
+    import tensorflow_datasets as tfds
+
     features, splits = builder.info.features, builder.info.splits
     if "train" not in splits:
         raise ValueError(f"{name!r} has no training split. Received: splits {list(splits)}")
-    if not {"image", "label"} <= set(features) or None in features["image"].shape:
+    if None in features["image"].shape:
         raise ValueError(
             f"{name!r} is no image classification set with images of one size. "
             f"Received: features {dict(features)}"

@@ -1,13 +1,12 @@
-"""Batches: which images come when, and what becomes of them inside the compiled step."""
+"""What becomes of a batch inside the compiled step."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
+from common.images import Split
 from keras import ops
 
-from recipes.datasets import Images
 from recipes.methods import Parts
 
 PADDING = 4
@@ -54,18 +53,18 @@ class Batches(keras.layers.Layer):
 
     Args:
         classes: Number of classes.
-        images: The images, or `None` if `fit` is given them.
+        kept: The training images and their labels, or `None` if `fit` is given them.
         parts: What methods add: layers that change images, or mix them with their labels.
         pad_crop: Whether images are cropped and flipped.
     """
 
     def __init__(
-        self, classes: int, images: Images | None, parts: list[Parts], pad_crop: bool
+        self, classes: int, kept: Split | None, parts: list[Parts], pad_crop: bool
     ) -> None:
         super().__init__(trainable=False, dtype="float32", name="batches")
         self.classes, self.images = classes, None
-        if images is not None:
-            self.images, self.labels = (self._kept(array) for array in images.train)
+        if kept is not None:
+            self.images, self.labels = (self._kept(array) for array in kept)
         moves = [PadCrop(dtype="float32"), keras.layers.RandomFlip("horizontal", dtype="float32")]
         self.changes = moves if pad_crop else []
         self.changes += [layer for part in parts if not part.mixes for layer in part.augment]
@@ -107,49 +106,3 @@ def scaled(images: Any) -> Any:
     is_integer = "int" in keras.backend.standardize_dtype(images.dtype)
     images = ops.cast(images, "float32")
     return images / 255.0 if is_integer else images
-
-
-def order(samples: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
-    """Indices of the images in the whole batches of an epoch, shape `(steps, batch_size)`.
-
-    The order depends only on seed and epoch: a training that resumes sees the batches that an
-    uninterrupted one sees.
-    """
-    steps = samples // batch_size
-    shuffled = np.random.default_rng((seed, epoch)).permutation(samples)
-    return shuffled[: steps * batch_size].reshape(steps, batch_size).astype("int32")
-
-
-def index_batches(samples: int, batch_size: int, seed: int, epochs: range) -> Any:
-    """The batches of indices of some epochs, as `fit` takes them on the backend in use.
-
-    Under `tf.distribute` each replica takes its part of each batch.
-    """
-    if keras.backend.backend() == "tensorflow":
-        return _dataset(samples, batch_size, seed, epochs)
-    return _generator(samples, batch_size, seed, epochs)
-
-
-def _generator(
-    samples: int, batch_size: int, seed: int, epochs: range
-) -> Iterator[tuple[np.ndarray]]:
-    for epoch in epochs:
-        for batch in order(samples, batch_size, seed, epoch):
-            yield (batch,)
-
-
-def _dataset(samples: int, batch_size: int, seed: int, epochs: range) -> Any:
-    import tensorflow as tf
-
-    def of_epoch(epoch: Any) -> Any:
-        steps = samples // batch_size
-        indices = tf.numpy_function(
-            lambda epoch: order(samples, batch_size, seed, int(epoch)), [epoch], tf.int32
-        )
-        indices = tf.ensure_shape(indices, (steps, batch_size))
-        return tf.data.Dataset.from_tensor_slices((indices,))
-
-    dataset = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(of_epoch)
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)

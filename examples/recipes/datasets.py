@@ -1,11 +1,17 @@
 """Images that fit in memory, and their labels."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common.images import Split, read
 
+from recipes.order import index_batches
+from recipes.streams import Stream, has_many_sizes
+
+_PART = 10_000
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -26,14 +32,62 @@ class Images:
         """Height, width and channels of an image."""
         return self.train[0].shape[1:]
 
+    @property
+    def num_train(self) -> int:
+        """Number of training images."""
+        return len(self.train[0])
 
-def load(name: str, samples: int | None = None, seed: int = 0) -> Images:
-    """Loads a data set.
+    @property
+    def kept(self) -> Split:
+        """What `Batches` keeps on the device: the training images."""
+        return self.train
+
+    def batches(self, batch_size: int, seed: int, epochs: range) -> Any:
+        """The batches of some epochs, as indices."""
+        return index_batches(self.num_train, batch_size, seed, epochs)
+
+    def parts(self, split: str, count: int | None = None) -> Iterator[Split]:
+        """The first images of a split, in parts that fit in memory as floating point numbers.
+
+        Args:
+            split: "train" or "test".
+            count: How many images; all by default.
+        """
+        images, labels = self.first(split, count)
+        for start in range(0, len(images), _PART):
+            yield images[start : start + _PART], labels[start : start + _PART]
+
+    def first(self, split: str, count: int | None) -> Split:
+        """The first images of a split."""
+        images, labels = getattr(self, split)
+        return images[:count], labels[:count]
+
+    def validation(self) -> Split:
+        """The test images as floats in [0, 1] with one-hot labels."""
+        return one_hot(self.test, self.classes)
+
+
+def one_hot(split: Split, classes: int) -> Split:
+    """Images as floats in [0, 1], and one-hot labels."""
+    images, labels = split
+    return as_pixels(images), np.eye(classes, dtype="float32")[labels]
+
+
+def as_pixels(images: np.ndarray) -> np.ndarray:
+    """Images as floats in [0, 1]."""
+    return images if images.dtype.kind == "f" else images.astype("float32") / np.float32(255)
+
+
+def load(
+    name: str, samples: int | None = None, image_size: int = 224, seed: int = 0
+) -> Images | Stream:
+    """Loads a data set, or opens it if its images have many sizes.
 
     Args:
         name: "digits" (in scikit-learn, 8 x 8), "FILE.npz" with the arrays x_train, y_train,
             x_test and y_test, or the name of a TFDS image classification set.
         samples: At most so many training images, drawn once for every seed of a training.
+        image_size: Height and width that images of many sizes get.
         seed: Seed of that draw.
 
     Raises:
@@ -41,6 +95,8 @@ def load(name: str, samples: int | None = None, seed: int = 0) -> Images:
     """
     if name.endswith(".npz"):
         train, test = _npz(Path(name))
+    elif name != "digits" and has_many_sizes(name):
+        return Stream(name, image_size, samples)
     else:
         train, test = read(name)
     train, test = _checked(name, "train", *train), _checked(name, "test", *test)

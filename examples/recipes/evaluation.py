@@ -1,18 +1,20 @@
 """What a trained network is like: accuracy, GBR, and accuracy under attack."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any
 
 import keras
 import numpy as np
+from common.images import Split
 
 import keras_gbr as gbr
-from recipes.batches import scaled
 from recipes.config import Config
-from recipes.datasets import Images
+from recipes.datasets import Images, as_pixels
+from recipes.streams import Stream
 
 BATCH_SIZE = 500
+MOST_TRAINING = 100_000
 OWN_FGSM = "one step written here"
 TOOLBOX = "adversarial-robustness-toolbox"
 # Above so many classes the GBR is estimated, by random projections.
@@ -29,42 +31,35 @@ def plain_network(model: keras.Model) -> gbr.GBRModel:
     return network
 
 
-def measured(network: gbr.GBRModel, images: Images, config: Config) -> dict[str, Any]:
+def measured(network: gbr.GBRModel, images: Images | Stream, config: Config) -> dict[str, Any]:
     """The measures of a trained network, by their names in `result.json`.
 
-    Accuracies are of all images. GBR and attacks are on the first `config.attacked` test images.
+    Accuracies are of all images, but at most `MOST_TRAINING` training images. GBR and attacks are
+    on the first `config.attacked` test images.
     """
-    train, test = accuracy(network, *images.train), accuracy(network, *images.test)
+    train = accuracy(network, images.parts("train", MOST_TRAINING))
+    test = accuracy(network, images.parts("test"))
     found = {
         "train_accuracy": train["accuracy"],
         "test_accuracy": test["accuracy"],
         "gap": train["accuracy"] - test["accuracy"],
         "test_loss": test["loss"],
     }
-    x, y = images.test[0][: config.attacked], images.test[1][: config.attacked]
-    x = _as_pixels(x)
+    x, y = images.first("test", config.attacked)
+    x = as_pixels(x)
     for name, of in (("gbr", "output"), ("gbr_probabilities", "probabilities")):
         found[name], found[f"{name}_standard_error"] = gbr_of(network, x, of, images.classes)
     return found | attacked(network, x, y, images.classes, config)
 
 
-def accuracy(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Mean loss and accuracy."""
+def accuracy(network: keras.Model, parts: Iterable[Split]) -> dict[str, float]:
+    """Mean loss and accuracy on images that come in parts."""
     seen, sums = 0, {"loss": 0.0, "accuracy": 0.0}
-    for x, y in parts(images, labels):
-        logs = network.evaluate(
-            _as_pixels(x), y, batch_size=BATCH_SIZE, verbose=0, return_dict=True
-        )
+    for x, y in parts:
+        logs = network.evaluate(as_pixels(x), y, batch_size=BATCH_SIZE, verbose=0, return_dict=True)
         sums = {name: total + logs[name] * len(x) for name, total in sums.items()}
         seen += len(x)
     return {name: total / seen for name, total in sums.items()}
-
-
-def parts(images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Parts of a set of images that fit in memory as floating point numbers."""
-    size = 20 * BATCH_SIZE
-    for start in range(0, len(images), size):
-        yield images[start : start + size], labels[start : start + size]
 
 
 def gbr_of(network: gbr.GBRModel, images: np.ndarray, of: str, classes: int) -> tuple[float, float]:
@@ -113,8 +108,8 @@ def attacked(
             verbose=False,
         )
         further = several.generate(images, labels)
-        found["pgd_accuracy"] = accuracy(network, further, labels)["accuracy"]
-    found["fgsm_accuracy"] = accuracy(network, moved, labels)["accuracy"]
+        found["pgd_accuracy"] = accuracy(network, [(further, labels)])["accuracy"]
+    found["fgsm_accuracy"] = accuracy(network, [(moved, labels)])["accuracy"]
     return found
 
 
@@ -130,7 +125,3 @@ def fgsm(
         x = keras.ops.clip(x + epsilon * keras.ops.sign(gradient), 0.0, 1.0)
         moved.append(keras.ops.convert_to_numpy(x))
     return np.concatenate(moved)
-
-
-def _as_pixels(images: np.ndarray) -> np.ndarray:
-    return keras.ops.convert_to_numpy(scaled(keras.ops.convert_to_tensor(images)))

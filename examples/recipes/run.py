@@ -10,7 +10,7 @@ import numpy as np
 import keras_gbr as gbr
 from recipes import checkpoint, datasets, evaluation, methods, networks, optimization
 from recipes import config as settings
-from recipes.batches import Batches, index_batches, scaled
+from recipes.batches import Batches
 from recipes.callbacks import EndOnNaN, Progress, Records
 from recipes.config import Config
 from recipes.devices import Devices, hardware, peak_memory, versions
@@ -38,11 +38,11 @@ class Run:
         keras.config.set_dtype_policy(config.precision)
         self.devices = Devices(config.distribution)
         self.devices.check_batch(config.batch_size)
-        self.images = datasets.load(config.data, config.samples)
-        self.steps = len(self.images.train[0]) // config.batch_size
+        self.images = datasets.load(config.data, config.samples, config.image_size)
+        self.steps = self.images.num_train // config.batch_size
         if not self.steps:
             raise ValueError(
-                f"batch_size must be at most the {len(self.images.train[0])} training images. "
+                f"batch_size must be at most the {self.images.num_train} training images. "
                 f"Received: {config.batch_size}"
             )
         self.parts = methods.combined(config.methods, config.penalties)
@@ -66,10 +66,10 @@ class Run:
         for part in parts:
             network = part.change(network) if part.change else network
         network = optimization.with_decay(network, config.weight_decay, config.shifted_l2)
-        pad_crop = config.augment == "pad-crop" or (
-            config.augment == "auto" and config.data != "digits"
-        )
-        model = Trainee(network, Batches(self.images.classes, self.images, parts, pad_crop))
+        # Images of many sizes are cropped and flipped when they are read.
+        usual = config.data != "digits" and self.images.kept is not None
+        pad_crop = config.augment == "pad-crop" or (config.augment == "auto" and usual)
+        model = Trainee(network, Batches(self.images.classes, self.images.kept, parts, pad_crop))
         smoothing = max((part.label_smoothing for part in parts), default=0.0)
         model.compile(
             optimization.optimizer(config, self.steps),
@@ -119,32 +119,25 @@ class Run:
 
     def _train(self) -> None:
         config, done = self.config, len(self.notes["history"])
-        validation = self._one_hot(self.images.test)
         # Builds metrics and loss, from images: `fit` is given indices.
-        first = tuple(part[: config.batch_size] for part in validation)
+        first = datasets.one_hot(self.images.first("test", config.batch_size), self.images.classes)
         self.model.evaluate(*first, batch_size=config.batch_size, verbose=0)
         if done:
             checkpoint.restore(self.model, self.folder)
         if done == config.epochs:
             return
-        samples = len(self.images.train[0])
         self.model.fit(
-            index_batches(samples, config.batch_size, config.seed, range(done, config.epochs)),
+            self.images.batches(config.batch_size, config.seed, range(done, config.epochs)),
             shuffle=False,  # the batches are in a new order already
             steps_per_epoch=self.steps,
             initial_epoch=done,
             epochs=config.epochs,
-            validation_data=validation,
-            validation_batch_size=evaluation.BATCH_SIZE,
+            validation_data=self.images.validation(),
+            validation_batch_size=evaluation.BATCH_SIZE if self.images.kept else None,
             validation_freq=config.validate_every,
             verbose=0,
             callbacks=self._callbacks(),
         )
-
-    def _one_hot(self, split: datasets.Split) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = split
-        pixels = keras.ops.convert_to_numpy(scaled(keras.ops.convert_to_tensor(images)))
-        return pixels, np.eye(self.images.classes, dtype="float32")[labels]
 
     def _callbacks(self) -> list[keras.callbacks.Callback]:
         config, before = self.config, dict(self.notes)
@@ -161,8 +154,8 @@ class Run:
         callbacks: list[keras.callbacks.Callback] = []
         if config.monitor_gbr:
             parts = [
-                self._one_hot(tuple(each[:MONITORED] for each in part))
-                for part in (self.images.train, self.images.test)
+                datasets.one_hot(self.images.first(split, MONITORED), self.images.classes)
+                for split in ("train", "test")
             ]
             callbacks.append(
                 gbr.GBRMonitor(*parts[0], parts[1], ["gbr"], verbose=0, batch_size=250)

@@ -52,7 +52,7 @@ def test_crops_are_windows_of_the_padded_images(recipe):
 
 
 def test_a_batch_is_made_of_indices(recipe, images):
-    batches = recipe("batches").Batches(CLASSES, images, [], pad_crop=False)
+    batches = recipe("batches").Batches(CLASSES, images.train, [], pad_crop=False)
     indices = np.array([7, 0, 7, 39], "int32")
     x, y = (to_numpy(part) for part in batches((indices,), training=True))
     assert_close(x, images.train[0][indices] / 255, atol=1e-7)
@@ -61,7 +61,7 @@ def test_a_batch_is_made_of_indices(recipe, images):
 
 def test_labels_are_mixed_as_pixels_are(recipe, images):
     parts = recipe("methods").combined(["cutmix"], [])
-    batches = recipe("batches").Batches(CLASSES, images, parts, pad_crop=False)
+    batches = recipe("batches").Batches(CLASSES, images.train, parts, pad_crop=False)
     indices = np.arange(40, dtype="int32")
     x, y = (to_numpy(part) for part in batches((indices,), training=True))
     own = images.train[0] / 255
@@ -76,7 +76,7 @@ def test_labels_are_mixed_as_pixels_are(recipe, images):
 
 def test_cutout_hides_its_share(recipe, images):
     parts = recipe("methods").combined(["cutout:share=0.25"], [])
-    batches = recipe("batches").Batches(CLASSES, images, parts, pad_crop=False)
+    batches = recipe("batches").Batches(CLASSES, images.train, parts, pad_crop=False)
     x, _ = batches((np.arange(40, dtype="int32"),), training=True)
     hidden = (to_numpy(x) == 0.5).all(-1).mean((1, 2))
     assert hidden.mean() == pytest.approx(0.25, abs=0.08)
@@ -84,7 +84,7 @@ def test_cutout_hides_its_share(recipe, images):
 
 
 def test_the_order_is_of_seed_and_epoch(recipe):
-    order = recipe("batches").order
+    order = recipe("order").order
     first = order(10, 4, seed=3, epoch=5)
     assert first.shape == (2, 4)
     assert len(set(first.ravel().tolist())) == 8
@@ -94,7 +94,7 @@ def test_the_order_is_of_seed_and_epoch(recipe):
 
 
 def test_later_epochs_are_those_of_the_whole_training(recipe):
-    batches = recipe("batches")
+    batches = recipe("order")
     wanted = [batches.order(10, 4, 0, epoch) for epoch in (2, 3)]
     found = [to_numpy(part[0]) for part in batches.index_batches(10, 4, 0, range(2, 4))]
     assert_equal(np.stack(found), np.concatenate(wanted))
@@ -245,7 +245,7 @@ def model_of(recipe, images):
     parts = recipe("methods").combined(["cutout", "dropout"], [])
     networks = recipe("networks")
     network = networks.build("resnet8", images.shape, CLASSES, networks.Settings(dropout=0.2))
-    batches = recipe("batches").Batches(CLASSES, images, parts, pad_crop=True)
+    batches = recipe("batches").Batches(CLASSES, images.train, parts, pad_crop=True)
     model = recipe("training").Trainee(network, batches)
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "categorical_crossentropy")
     model.optimizer.build(model.trainable_variables)
@@ -288,7 +288,7 @@ def test_a_checkpoint_has_everything_but_the_images(recipe, images, tmp_path, mo
 def test_a_checkpoint_of_another_network_is_refused(recipe, images, tmp_path):
     checkpoint, networks = recipe("checkpoint"), recipe("networks")
     checkpoint.save(model_of(recipe, images), {}, tmp_path)
-    batches = recipe("batches").Batches(CLASSES, images, [], pad_crop=False)
+    batches = recipe("batches").Batches(CLASSES, images.train, [], pad_crop=False)
     other = recipe("training").Trainee(networks.build("resnet8", images.shape, CLASSES), batches)
     other.compile("sgd", "categorical_crossentropy")
     other.optimizer.build(other.trainable_variables)
