@@ -22,11 +22,18 @@ class Settings:
         dropout: Rate of the dropout before the classifier, or in the blocks of a wide network.
         drop_block: Probability and size of the blocks of `DropBlock`, in the last stages.
         normalized_head: Whether batch normalisation stands behind the classifier.
+
+    Raises:
+        ValueError: The rate is not a number in [0, 1).
     """
 
     dropout: float = 0.0
     drop_block: tuple[float, int] | None = None
     normalized_head: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be a number in [0, 1). Received: {self.dropout!r}")
 
 
 Build = Callable[[Shape, int, Settings], keras.Model]
@@ -50,13 +57,14 @@ def image_input(shape: Shape) -> tuple[Any, Any]:
 
 def conv(x: Any, filters: int, size: int, strides: int, name: str, groups: int = 1) -> Any:
     """A convolution whose normalisation has its bias; padded alike on all sides."""
-    if size > 1:
+    if size > 1 and strides > 1:  # "same" would pad only the end of an even length
         x = layers.ZeroPadding2D(size // 2, name=f"{name}_padding")(x)
     initializer = keras.initializers.VarianceScaling(2.0, "fan_out")
     return layers.Conv2D(
         filters,
         size,
         strides,
+        "same" if strides == 1 else "valid",
         groups=groups,
         use_bias=False,
         kernel_initializer=initializer,
@@ -71,12 +79,13 @@ def norm(x: Any, name: str, relu: bool = True) -> Any:
 
 
 def dropped_blocks(x: Any, settings: Settings, name: str) -> Any:
-    """DropBlock, if the settings ask for it."""
+    """DropBlock at the end of a block's branch, if the settings ask for it.
+
+    The paper also has it behind the other convolutions and on the shortcut.
+    """
     if settings.drop_block is None:
         return x
-    probability, size = settings.drop_block
-    size = min(size, x.shape[1], x.shape[2])
-    return DropBlock(probability, size, name=f"{name}_drop_block")(x)
+    return DropBlock(*settings.drop_block, name=f"{name}_drop_block")(x)
 
 
 def dropped(x: Any, rate: float, name: str) -> Any:
