@@ -11,6 +11,7 @@ from common.images import Split
 import keras_gbr as gbr
 from recipes.config import Config
 from recipes.datasets import Images, as_pixels
+from recipes.networks.drop_block import DropBlock
 from recipes.streams import Stream
 
 BATCH_SIZE = 500
@@ -23,12 +24,28 @@ EXACT_CLASSES = 32
 
 def plain_network(model: keras.Model) -> gbr.GBRModel:
     """The trained function as plain layers, compiled with the crossentropy of labels."""
-    stripped = gbr.strip(keras.Model(model.inputs, model.outputs))
+    stripped = _without_drop_block(gbr.strip(keras.Model(model.inputs, model.outputs)))
     network = gbr.GBRModel(stripped.inputs, stripped.outputs)
     network.compile(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
     )
     return network
+
+
+def _without_drop_block(model: keras.Model) -> keras.Model:
+    """The model without the layer of the recipes, which does nothing outside of training."""
+
+    def replaced(layer: keras.Layer) -> keras.Layer:
+        kind = keras.layers.Identity if isinstance(layer, DropBlock) else type(layer)
+        config = {"name": layer.name} if kind is keras.layers.Identity else layer.get_config()
+        return kind.from_config(config)
+
+    if not any(isinstance(layer, DropBlock) for layer in model.layers):
+        return model
+    plain = keras.models.clone_model(model, clone_function=replaced)
+    for layer in plain.layers:
+        layer.set_weights(model.get_layer(layer.name).get_weights()[: len(layer.weights)])
+    return plain
 
 
 def measured(network: gbr.GBRModel, images: Images | Stream, config: Config) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import keras
 
 import keras_gbr as gbr
 
-# The layers whose kernels a method may leave out: those behind which no normalisation stands.
+# The name of the classifier.
 HEAD = "logits"
 
 
@@ -63,12 +63,18 @@ def enc(
     learnable_alpha: bool = False,
     head: str = "plain",
 ) -> Parts:
-    """The equal norm constraint. `head`: what becomes of the classifier, which has no
-    normalisation behind it: "plain" leaves it out, "wrapped" wraps it too, "normalized" wraps it
-    and puts batch normalisation behind it."""
+    """The equal norm constraint of every convolution.
+
+    `head` says what becomes of the classifier, which has no normalisation behind it: "plain"
+    leaves it out, "wrapped" wraps it too, "normalized" wraps it and puts batch normalisation
+    behind it.
+    """
     if head not in ("plain", "wrapped", "normalized"):
         raise ValueError(f"head must be plain, wrapped or normalized. Received: {head!r}")
-    chosen = _without_head if head == "plain" else None
+
+    def chosen(layer: keras.Layer) -> bool:
+        is_head = layer.name == HEAD and head != "plain"
+        return is_head or isinstance(layer, keras.layers.Conv2D)
 
     def change(model: keras.Model) -> keras.Model:
         return gbr.apply_enc(model, chosen, alpha, per_filter, center, learnable_alpha)
@@ -189,10 +195,6 @@ def _shared(settings: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise TypeError(f"unknown settings {unknown}")
     return settings
-
-
-def _without_head(layer: keras.Layer) -> bool:
-    return layer.name != HEAD
 
 
 def _wrapping(wrapper: Callable[..., keras.Layer]) -> Callable[[keras.Model], keras.Model]:

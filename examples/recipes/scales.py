@@ -14,8 +14,8 @@ class Scale:
         batches: A small and a large batch, for the table "batch".
         networks: Names and labels of the networks of tables 4 and 5.
         deeper: A network with more layers than the usual one, for the table "conditions".
-        drop_block: The width of the squares that DropBlock drops. The last maps that it works on
-            are 14 x 14 for ImageNet and 8 x 8 for CIFAR-10.
+        drop_block: The width of the squares that DropBlock drops. It works on maps of 14 x 14
+            and 7 x 7 for ImageNet, and of 16 x 16 and 8 x 8 for CIFAR-10.
     """
 
     name: str
