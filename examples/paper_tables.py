@@ -136,10 +136,10 @@ def render_all(options: argparse.Namespace) -> None:
     known = results.merged(results.read_file(file), results.read_cache(options.output))
     found = list(results.groups(known, list(TABLES.values()), scales))
     # Tables share rows: without this, one table would bring scraps of others along.
-    groups = [group for group in found if group.is_mostly_there]
+    groups = [group for group in found if group.is_worth_showing]
     if not groups:
         raise ValueError(
-            f"{options.output} and {file} have half of no table of the scales "
+            f"{options.output} and {file} have a third of no table of the scales "
             f"{', '.join(scale.name for scale in scales)}. Train first, with --table"
         )
     headings = [table.heading for table in TABLES.values()]

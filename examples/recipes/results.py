@@ -58,9 +58,9 @@ class Group:
         return "-".join(parts)
 
     @property
-    def is_mostly_there(self) -> bool:
-        """Whether more than half of the rows have results."""
-        return 2 * sum(bool(entries) for _, entries in self.rows) > len(self.rows)
+    def is_worth_showing(self) -> bool:
+        """Whether more than a third of the rows have results."""
+        return 3 * sum(bool(entries) for _, entries in self.rows) > len(self.rows)
 
     def finished(self) -> list[Entry]:
         """Those that have measures."""
