@@ -278,7 +278,9 @@ def test_results_and_figures_are_made_again_from_the_committed_file(bench, tmp_p
 
 def test_smoke_rows_stay_out_of_the_results_unless_they_are_asked_for(bench, tmp_path):
     bench.main("--table", "2", *SMOKE, "--seeds", 1)
-    with pytest.raises(SystemExit, match="a third of no table of the scales small, cifar, imagenet"):
+    with pytest.raises(
+        SystemExit, match="a third of no table of the scales small, cifar, imagenet"
+    ):
         bench.main("--render", "--root", tmp_path)
 
 
