@@ -93,7 +93,10 @@ def main(argv: list[str] | None = None) -> None:
         if (folder / RESULT).exists():
             result = json.loads((folder / RESULT).read_text())
         else:
-            result = _result(lambda: Run(config, folder, options).result(), config, DivergedError)
+            run = Run(config, folder, options)
+            result = _result(run.result, config, DivergedError)
+            if not run.devices.is_chief:
+                return  # The chief has the same, and writes it.
             text = json.dumps(result, indent=2) + "\n"
             write_whole(folder / RESULT, lambda path: Path(path).write_text(text))
     except (OSError, ValueError) as error:
