@@ -89,7 +89,6 @@ def main(argv: list[str] | None = None) -> None:
         from recipes.run import Run
     try:
         config, folder = chosen(options)
-        folder.mkdir(parents=True, exist_ok=True)
         if (folder / RESULT).exists():
             result = json.loads((folder / RESULT).read_text())
         else:

@@ -20,6 +20,7 @@ from support.catalogue import (
     ROWS,
     TABLES,
     WRAPPERS,
+    thinned,
 )
 
 pytestmark = pytest.mark.jax
@@ -77,7 +78,7 @@ def model_with(name):
     return model
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", thinned([(name,) for name in CLASSES], step=2))
 def test_saved_and_loaded_models_go_on_alike(name, tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((8, 4, 4, 2)).astype("float32"), rng.integers(0, 3, 8)

@@ -95,14 +95,8 @@ def weight_standardization() -> Parts:
 @method
 def equal_norm(alpha: float = 1.0, per_filter: bool = True, center: bool = True) -> Parts:
     """The constraint that `enc` has as a reparametrization: a projection after each update."""
-
-    def change(model: keras.Model) -> keras.Model:
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.Conv2D):
-                layer.kernel.constraint = gbr.EqualNorm(alpha, per_filter, center)
-        return model
-
-    return Parts(change)
+    constraint = keras.saving.serialize_keras_object(gbr.EqualNorm(alpha, per_filter, center))
+    return Parts(_with_convolutions(lambda layer: _changed(layer, kernel_constraint=constraint)))
 
 
 @method
@@ -199,16 +193,23 @@ def _shared(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _wrapping(wrapper: Callable[..., keras.Layer]) -> Callable[[keras.Model], keras.Model]:
     """Wraps every convolution; the name of the layer becomes that of its wrapper."""
+    return _with_convolutions(lambda layer: wrapper(_changed(layer), name=layer.name))
 
-    def replaced(layer: keras.Layer) -> keras.Layer:
-        if not isinstance(layer, keras.layers.Conv2D):
-            return layer.__class__.from_config(layer.get_config())
-        return wrapper(layer.__class__.from_config(layer.get_config()), name=layer.name)
 
-    def change(model: keras.Model) -> keras.Model:
-        return keras.models.clone_model(model, clone_function=replaced)
+def _with_convolutions(
+    replaced: Callable[[keras.Layer], keras.Layer],
+) -> Callable[[keras.Model], keras.Model]:
+    """Makes a new model in which a function has replaced every convolution."""
 
-    return change
+    def copied(layer: keras.Layer) -> keras.Layer:
+        return (replaced if isinstance(layer, keras.layers.Conv2D) else _changed)(layer)
+
+    return lambda model: keras.models.clone_model(model, clone_function=copied)
+
+
+def _changed(layer: keras.Layer, **settings: Any) -> keras.Layer:
+    """A new layer like the given one, with other settings."""
+    return type(layer).from_config({**layer.get_config(), **settings})
 
 
 def _regularized(regularizer: Any) -> Callable[[keras.Model], keras.Model]:

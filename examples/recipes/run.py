@@ -91,6 +91,7 @@ class Run:
         """
         begin = time.perf_counter()
         if self.devices.is_chief:
+            self.folder.mkdir(parents=True, exist_ok=True)
             settings.write(self.config, self.folder / "config.yaml")
         self._train()
         network = evaluation.plain_network(self.model)

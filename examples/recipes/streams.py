@@ -179,13 +179,20 @@ def _shape(encoded: Any) -> Any:
 
 
 def _crop(encoded: Any, top: Any, left: Any, height: Any, width: Any) -> Any:
-    """The crop of an encoded image; of a JPEG nothing else is decoded."""
+    """The crop of an encoded image; of a JPEG only that part is decoded."""
     import tensorflow as tf
 
-    window = tf.stack([top, left, height, width])
+    def jpeg() -> Any:
+        # The colours of a column are interpolated from those of the columns beside it.
+        begin = tf.maximum(left - 1, 0)
+        end = tf.minimum(left + width + 1, tf.io.extract_jpeg_shape(encoded)[1])
+        window = tf.stack([top, begin, height, end - begin])
+        pixels = tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
+        return pixels[:, left - begin : left - begin + width]
+
     return tf.cond(
         tf.io.is_jpeg(encoded),
-        lambda: tf.io.decode_and_crop_jpeg(encoded, window, channels=3),
+        jpeg,
         lambda: _decoded(encoded)[top : top + height, left : left + width],
     )
 

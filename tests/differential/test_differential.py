@@ -15,7 +15,7 @@ from support import catalogue
 # As many programs as losses, so that each loss is in one.
 SEEDS = range(len(LOSSES))
 # As many as fit into a minute. `compare.py --replicas` takes a hundred.
-COMPARED = range(0, len(LOSSES), 15)
+COMPARED = range(0, len(LOSSES), 25)
 REPLICATED = range(100, 101)
 
 

@@ -148,6 +148,49 @@ def test_decay_is_that_of_the_paper(recipe, method):
     assert value == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("method", "holds"),
+    [
+        ("enc:alpha=0.5", lambda kernel: (kernel**2).sum() - 0.5),
+        ("enc:per_filter=false,center=false", lambda kernel: (kernel**2).sum() - 1),
+        ("equal-norm:alpha=2.0", lambda kernel: (kernel**2).sum() - 2),
+        ("weight-standardization", lambda kernel: kernel.mean((0, 1, 2))),
+    ],
+)
+def test_a_method_holds_what_it_promises_after_an_update(recipe, method, holds):
+    (part,) = recipe("methods").combined([method], [])
+    network = part.change(recipe("networks").build("resnet8", (8, 8, 1), 3))
+    model = recipe("optimization").with_decay(network, 1e-2, shifted=True)
+    model.compile("sgd", "mse", run_eagerly=True)
+    rng = np.random.default_rng(0)
+    model.train_on_batch(rng.random((4, 8, 8, 1)), rng.random((4, 3)))
+    plain = gbr.strip(model)
+    kernels = [layer.kernel for layer in plain.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert len(kernels) == 9
+    for kernel in kernels:
+        assert_close(holds(to_numpy(kernel)), 0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "regularizer"),
+    [
+        ("spectral:factor=0.1", gbr.Spectral(0.1)),
+        ("weissi:log_factor=0.1,l1_factor=0.01", gbr.WEISSI(0.1, 0.01)),
+        ("shifted-l2:factor=0.1,epsilon=0.01", gbr.ShiftedL2(0.1, 0.01)),
+        ("l2:factor=0.1", keras.regularizers.L2(0.1)),
+    ],
+)
+def test_a_regularizer_is_on_every_kernel_beside_the_decay(recipe, method, regularizer):
+    (part,) = recipe("methods").combined([method], [])
+    network = part.change(recipe("networks").build("resnet8", (8, 8, 1), 3))
+    model = recipe("optimization").with_decay(network, 1e-2, shifted=True)
+    kernels = [w for w in model.trainable_weights if w.path.endswith("kernel")]
+    assert len(kernels) == 10
+    decay = keras.regularizers.L2(5e-3)
+    expected = sum(to_numpy(regularizer(w) + decay(w)) for w in kernels)
+    assert to_numpy(sum(model.losses)) == pytest.approx(expected, rel=1e-4)
+
+
 def options(recipe, *arguments):
     parser = argparse.ArgumentParser()
     recipe("config").add_options(parser)

@@ -72,9 +72,11 @@ def test_a_crop_is_a_part_of_the_image(monkeypatch):
     pixels = tf.constant(rng.integers(0, 256, (40, 60, 3)).astype("uint8"))
     for encode in (tf.io.encode_jpeg, tf.io.encode_png):
         encoded = encode(pixels)
-        expected = tf.io.decode_image(encoded).numpy()[5:25, 7:37]
-        crop = streams._crop(encoded, 5, 7, 20, 30).numpy()
-        assert_close(crop.astype(float), expected.astype(float), atol=1)
+        whole = tf.io.decode_image(encoded).numpy()
+        for top, left, height, width in ((5, 7, 20, 30), (0, 0, 40, 60), (3, 8, 9, 11)):
+            crop = streams._crop(encoded, top, left, height, width).numpy()
+            expected = whole[top : top + height, left : left + width]
+            assert_close(crop.astype(float), expected.astype(float), atol=1)
         assert_equal(streams._shape(encoded).numpy(), [40, 60, 3])
 
 

@@ -174,6 +174,7 @@ def test_without_the_toolbox_fgsm_is_the_same(train, monkeypatch, tmp_path):
 def test_bad_arguments_stop_before_training(monkeypatch, tmp_path, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     check_refused(load(SCRIPT, monkeypatch), [*TINY, *arguments], message, capsys)
+    assert not list(tmp_path.iterdir())
 
 
 def test_devices_that_do_not_fit_are_refused(train, monkeypatch, tmp_path, capsys):

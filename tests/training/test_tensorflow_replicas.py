@@ -103,7 +103,6 @@ def trained(replicas, penalties, optimizer):
 CASES = [(2, penalties, "sgd") for penalties in PENALTIES]
 CASES += [
     (2, "all", "adam"),
-    (4, "none", "adam"),
     (4, "all", "sgd"),
 ]
 
