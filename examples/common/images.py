@@ -1,5 +1,6 @@
 """The images that the comparisons train on, split once with a fixed seed."""
 
+import difflib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -92,6 +93,12 @@ def tfds_builder(name: str) -> Any:
         builder = tfds.builder(name)
         builder.download_and_prepare()
     except Exception as error:  # TFDS raises errors of many unrelated classes.
+        known, base = tfds.list_builders(), name.split("/")[0].split(":")[0]
+        if base not in known:
+            near = ", ".join(difflib.get_close_matches(base, known)) or "none"
+            raise ValueError(
+                f"TFDS has no data set {name!r}. The closest names are: {near}"
+            ) from None
         said = " ".join(str(error).split())
         raise ValueError(
             f"Cannot load the TFDS data set {name!r}. If it is prepared, set TFDS_DATA_DIR to its "

@@ -122,3 +122,5 @@ def test_a_set_that_is_not_there_is_refused(monkeypatch, capsys, tmp_path):
     train = load("train.py", monkeypatch)
     message = "Cannot load the TFDS data set 'imagenet2012'. If it is prepared, set TFDS_DATA_DIR"
     check_refused(train, ["--data", "imagenet2012"], message, capsys)
+    message = "TFDS has no data set 'cifar11'. The closest names are: cifar1"
+    check_refused(train, ["--data", "cifar11"], message, capsys)
