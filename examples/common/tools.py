@@ -115,13 +115,26 @@ def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def write_whole(path: Path, write: Callable[[str], Any]) -> None:
-    """Writes beside `path` and renames, so that the file is never half written."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
+    """Writes beside `path` and renames, so that the file is never half written.
+
+    Raises:
+        OSError: The disk is full, say; it names `path`.
+    """
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=temporary_prefix(path), suffix=path.suffix
+    )
     os.close(handle)
     try:
         write(temporary)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def temporary_prefix(path: Path) -> str:
+    """How the names begin that `path` has while it is written, and after a kill meanwhile."""
+    return f".{path.name}."

@@ -89,8 +89,9 @@ class Records(keras.callbacks.Callback):
         self.notes.update(self.added())
         keys = dict.fromkeys(key for row in self.notes["history"] for key in row)
         rows = [{key: row.get(key, "") for key in keys} for row in self.notes["history"]]
-        checkpoint.save(self.model, self.notes, self.folder)
+        # The log goes first: a training that resumes does not repeat an epoch that was saved.
         write_csv(rows, self.folder / "log.csv")
+        checkpoint.save(self.model, self.notes, self.folder)
 
 
 class EndOnNaN(keras.callbacks.Callback):

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from common.tools import write_whole
+from common.tools import temporary_prefix, write_whole
 
 NAME = "checkpoint.npz"
 _NOTES = "notes"
@@ -44,6 +44,8 @@ def save(model: keras.Model, notes: dict[str, Any], folder: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
 
+    for left in folder.glob(f"{temporary_prefix(folder / NAME)}*"):
+        left.unlink()  # by a training that was killed while it wrote
     write_whole(folder / NAME, write)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from common.tools import write_whole
 
 import keras_gbr as gbr
 from recipes import checkpoint, datasets, evaluation, methods, networks, optimization
@@ -98,7 +99,7 @@ class Run:
         memory, of = peak_memory()
         if self.devices.is_chief:
             network_of_keras = keras.Model(network.inputs, network.outputs)
-            network_of_keras.save(self.folder / "model.keras")
+            write_whole(self.folder / "model.keras", network_of_keras.save)
         speed = self.notes["images"] / self.notes["seconds"] if self.notes["seconds"] else 0.0
         return {
             "status": "finished",

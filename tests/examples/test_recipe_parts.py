@@ -1,4 +1,4 @@
-"""The parts of train.py: batches, weight decay and schedules, settings, checkpoints, data."""
+"""The parts of train.py: weight decay and schedules, settings, checkpoints, data."""
 
 import argparse
 import dataclasses
@@ -10,94 +10,11 @@ import numpy as np
 import pytest
 
 import keras_gbr as gbr
-from support.calls import assert_close, assert_equal, to_numpy
-from support.scripts import load
+from support.calls import assert_close, assert_equal, to_numpy, variable_gradients
 
 yaml = pytest.importorskip("yaml")
 
-CLASSES = 4
-
-
-@pytest.fixture
-def recipe(monkeypatch):
-    """A function that imports a module of the recipes."""
-    return lambda name: load(f"recipes.{name}", monkeypatch)
-
-
-@pytest.fixture
-def images(recipe):
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (40, 6, 6, 3), dtype="uint8")
-    split = pixels, rng.integers(0, CLASSES, 40).astype("int32")
-    return recipe("datasets").Images("random", CLASSES, split, split)
-
-
-def test_crops_are_windows_of_the_padded_images(recipe):
-    x = np.random.default_rng(1).random((200, 4, 4, 2)).astype("float32") + 1
-    layer = recipe("batches").PadCrop(1)
-    cropped = to_numpy(layer(x, training=True))
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    found = set()
-    for before, after in zip(padded, cropped, strict=True):
-        places = [
-            (i, j)
-            for i in range(3)
-            for j in range(3)
-            if np.array_equal(before[i : i + 4, j : j + 4], after)
-        ]
-        assert len(places) == 1
-        found.update(places)
-    assert len(found) == 9
-    assert_equal(layer(x), x)
-
-
-def test_a_batch_is_made_of_indices(recipe, images):
-    batches = recipe("batches").Batches(CLASSES, images.train, [], pad_crop=False)
-    indices = np.array([7, 0, 7, 39], "int32")
-    x, y = (to_numpy(part) for part in batches((indices,), training=True))
-    assert_close(x, images.train[0][indices] / 255, atol=1e-7)
-    assert_equal(y, np.eye(CLASSES)[images.train[1][indices]])
-
-
-def test_labels_are_mixed_as_pixels_are(recipe, images):
-    parts = recipe("methods").combined(["cutmix"], [])
-    batches = recipe("batches").Batches(CLASSES, images.train, parts, pad_crop=False)
-    indices = np.arange(40, dtype="int32")
-    x, y = (to_numpy(part) for part in batches((indices,), training=True))
-    own = images.train[0] / 255
-    shares = (np.abs(x - own).max(-1) < 1e-6).mean((1, 2))
-    assert 0 < shares.min() < shares.max() <= 1
-    assert_close(y.sum(1), np.ones(40), atol=1e-6)
-    kept = y[indices, images.train[1]]
-    # The partner may have the same class, and then its share is that of the class too.
-    assert (kept > shares - 0.35).all()
-    assert np.abs(kept - shares)[kept < 1].mean() < 0.15
-
-
-def test_cutout_hides_its_share(recipe, images):
-    parts = recipe("methods").combined(["cutout:share=0.25"], [])
-    batches = recipe("batches").Batches(CLASSES, images.train, parts, pad_crop=False)
-    x, _ = batches((np.arange(40, dtype="int32"),), training=True)
-    hidden = (to_numpy(x) == 0.5).all(-1).mean((1, 2))
-    assert hidden.mean() == pytest.approx(0.25, abs=0.08)
-    assert hidden.min() > 0
-
-
-def test_the_order_is_of_seed_and_epoch(recipe):
-    order = recipe("order").order
-    first = order(10, 4, seed=3, epoch=5)
-    assert first.shape == (2, 4)
-    assert len(set(first.ravel().tolist())) == 8
-    assert_equal(order(10, 4, 3, 5), first)
-    assert (order(10, 4, 3, 6) != first).any()
-    assert (order(10, 4, 4, 5) != first).any()
-
-
-def test_later_epochs_are_those_of_the_whole_training(recipe):
-    batches = recipe("order")
-    wanted = [batches.order(10, 4, 0, epoch) for epoch in (2, 3)]
-    found = [to_numpy(part[0]) for part in batches.index_batches(10, 4, 0, range(2, 4))]
-    assert_equal(np.stack(found), np.concatenate(wanted))
+CLASSES = 4  # those of the fixture `images`
 
 
 def rates(optimizer, steps):
@@ -123,9 +40,36 @@ def test_the_learning_rate_rises_first(recipe, schedule):
     assert found[-1] < 0.01
 
 
+@pytest.mark.jax
+@pytest.mark.parametrize(
+    ("method", "shifted"), [("plain", True), ("enc", True), ("enc", False), ("weight-norm", True)]
+)
+def test_the_gradient_of_decay_is_that_of_the_paper(recipe, method, shifted):
+    """W on plain kernels; (1 - eps / s) (W - mu) + mu on normalised ones; 0 on all others."""
+    (part,) = recipe("methods").combined([method], [])
+    network = recipe("networks").build("resnet8", (8, 8, 1), 3)
+    network = part.change(network) if part.change else network
+    model = recipe("optimization").with_decay(network, decay := 0.01, shifted)
+    weights, shift = model.trainable_weights, 1e-3
+    found = variable_gradients(lambda: sum(model.losses), weights)
+    kinds = set()
+    for weight, gradient in zip(weights, found, strict=True):
+        is_kernel = weight.path.split("/")[-1] == "kernel"
+        is_shifted = is_kernel and shifted and method != "plain" and "logits" not in weight.path
+        expected = to_numpy(weight) if is_kernel else np.zeros(weight.shape)
+        if is_shifted:
+            axes = tuple(range(expected.ndim - 1))
+            mean, deviation = expected.mean(axes), expected.std(axes, ddof=1)
+            expected = (1 - shift / deviation) * (expected - mean) + mean
+        assert_close(gradient, decay * expected, rtol=1e-4, atol=1e-8)
+        kinds.add((is_kernel, is_shifted))
+    with_shift = {(True, True)} if method != "plain" and shifted else set()
+    assert kinds == {(True, False), (False, False)} | with_shift
+
+
 @pytest.mark.parametrize("method", ["plain", "enc", "enc:head=normalized", "weight-norm"])
 def test_decay_is_that_of_the_paper(recipe, method):
-    """Its gradient on each kernel, in NumPy: W, or the rule of shifted L2 on what is normalised."""
+    """What it adds to the loss, in NumPy: half of W^2, or shifted L2 of what is normalised."""
     (part,) = recipe("methods").combined([method], [])
     networks, decay, shift = recipe("networks"), 0.01, 1e-3
     settings = networks.Settings(**part.network)
@@ -299,6 +243,7 @@ def test_a_checkpoint_has_everything_but_the_images(recipe, images, tmp_path, mo
     checkpoint = recipe("checkpoint")
     model = model_of(recipe, images)
     assert checkpoint.notes(tmp_path) is None
+    (tmp_path / ".checkpoint.npz.left.npz").write_bytes(b"by a process that was killed")
     checkpoint.save(model, {"history": [{"epoch": 1}]}, tmp_path)
     assert (tmp_path / "checkpoint.npz").stat().st_size < 8 * model.count_params() + 50_000
     kept = [v for v in model.variables if v.dtype != "uint8" and tuple(v.shape) != (40,)]
@@ -318,14 +263,18 @@ def test_a_checkpoint_has_everything_but_the_images(recipe, images, tmp_path, mo
     content = (tmp_path / "checkpoint.npz").read_bytes()
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint.np, "savez", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match=r"No space left on device: '.*checkpoint.npz'"):
             checkpoint.save(model, {}, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
     assert (tmp_path / "checkpoint.npz").read_bytes() == content
 
-    (tmp_path / "checkpoint.npz").write_bytes(content[:1000])
-    with pytest.raises(ValueError, match=r"cannot be read: .* Remove it"):
-        checkpoint.notes(tmp_path)
+    # A file of half its length, and one with a changed byte.
+    middle = len(content) // 2
+    changed = content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
+    for damaged in (content[:middle], changed):
+        (tmp_path / "checkpoint.npz").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"cannot be read: .* Remove it"):
+            checkpoint.notes(tmp_path)
 
 
 def test_a_checkpoint_of_another_network_is_refused(recipe, images, tmp_path):
@@ -337,6 +286,31 @@ def test_a_checkpoint_of_another_network_is_refused(recipe, images, tmp_path):
     other.optimizer.build(other.trainable_variables)
     with pytest.raises(ValueError, match="is of another training"):
         checkpoint.restore(other, tmp_path)
+
+
+# Images without an axis of channels, and training labels with an axis that is not needed.
+GREY = {
+    "x_train": np.arange(80, dtype="uint8").reshape(5, 4, 4),
+    "y_train": np.arange(5).reshape(5, 1),
+    "x_test": np.ones((3, 4, 4), "uint8"),
+    "y_test": np.arange(3),
+}
+
+
+def test_a_file_of_images_is_read(recipe, tmp_path):
+    np.savez(tmp_path / "images.npz", **GREY)
+    load = recipe("datasets").load
+    whole, part = (load(str(tmp_path / "images.npz"), samples) for samples in (None, 3))
+    assert (whole.classes, whole.shape, whole.num_train) == (5, (4, 4, 1), 5)
+    for split, name in ((whole.train, "train"), (whole.test, "test")):
+        assert_equal(split[0][..., 0], GREY[f"x_{name}"])
+        assert_equal(split[1], GREY[f"y_{name}"].reshape(-1))
+    # The labels are the numbers of the images. A part is drawn from all, not taken in front.
+    chosen = part.train[1]
+    assert len(set(chosen.tolist())) == 3
+    assert chosen.max() > 2
+    assert_equal(part.train[0], whole.train[0][chosen])
+    assert_equal(part.test[0], whole.test[0])
 
 
 @pytest.mark.parametrize(
@@ -352,17 +326,8 @@ def test_a_checkpoint_of_another_network_is_refused(recipe, images, tmp_path):
     ],
 )
 def test_a_wrong_file_of_images_is_refused(recipe, tmp_path, changed, message):
-    arrays = {
-        "x_train": np.zeros((5, 4, 4), "uint8"),
-        "y_train": np.arange(5).reshape(5, 1),
-        "x_test": np.ones((3, 4, 4), "uint8"),
-        "y_test": np.arange(3),
-    }
     path = tmp_path / "images.npz"
-    np.savez(path, **arrays)
-    loaded = recipe("datasets").load(str(path), samples=3)
-    assert (loaded.classes, loaded.shape) == (5, (4, 4, 1)) if 4 in loaded.train[1] else True
-    assert len(loaded.train[0]) == len(loaded.train[1]) == 3
+    arrays = GREY
     arrays = {name: array for name, array in (arrays | changed).items() if array is not None}
     if "x_test" in changed:
         arrays["y_test"] = np.arange(5)

@@ -1,6 +1,7 @@
 """train.py, as its user runs it."""
 
 import csv
+import errno
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -23,6 +25,7 @@ TINY = [
     "--epochs", "3", "--samples", "64", "--batch-size", "32", "--attacked", "40",
     "--pgd-steps", "2", "--quiet",
 ]  # fmt: skip
+once = pytest.mark.skipif(BACKEND != "torch", reason="One backend is enough; PyTorch is quick.")
 MEASURES = [
     "train_accuracy", "test_accuracy", "gap", "test_loss", "gbr", "gbr_standard_error",
     "gbr_probabilities", "gbr_probabilities_standard_error", "fgsm_accuracy", "pgd_accuracy",
@@ -79,6 +82,29 @@ def test_a_run_leaves_its_files(train, monkeypatch, tmp_path):
         assert result[f"{name}_accuracy"] == pytest.approx(np.mean(predicted == split[1]), abs=1e-6)
 
 
+def test_the_command_alone_makes_a_small_run(run, tmp_path):
+    printed = run(SCRIPT, "--smoke", "--output", tmp_path / "run")
+    assert "Epoch 2/2" in printed
+    assert "accuracy on the test images" in printed
+    assert printed.endswith(f"Files: {tmp_path / 'run'}\n")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    config = result["config"]
+    assert (config["data"], config["network"], config["epochs"]) == ("digits", "resnet8", 2)
+    assert set(result) == {
+        "status", "message", "config", "parameters", "wall_seconds", "hardware", "backend",
+        "versions", "history", "fgsm_epsilon", "fgsm_by", "pgd_epsilon", "pgd_steps", "attacked",
+        "peak_memory_of", *MEASURES,
+    }  # fmt: skip
+    assert result["gap"] == result["train_accuracy"] - result["test_accuracy"]
+    model = keras.models.load_model(tmp_path / "run" / "model.keras")
+    assert result["parameters"] == sum(np.prod(w.shape) for w in model.trainable_weights)
+    # What has a result is not trained again.
+    before = (tmp_path / "run" / "model.keras").stat().st_mtime_ns
+    again = run(SCRIPT, "--smoke", "--output", tmp_path / "run", "--resume")
+    assert printed.endswith(again)
+    assert (tmp_path / "run" / "model.keras").stat().st_mtime_ns == before
+
+
 @pytest.mark.jax
 def test_a_run_that_stopped_ends_as_one_that_did_not(train, monkeypatch, tmp_path):
     changes = ["--method", "cutout", "--method", "dropout", "--augment", "pad-crop"]
@@ -107,8 +133,48 @@ def test_a_run_that_stopped_ends_as_one_that_did_not(train, monkeypatch, tmp_pat
     assert logs[0] == logs[1]
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="One backend is enough; PyTorch starts quickly.")
-def test_a_killed_run_goes_on(tmp_path, monkeypatch):
+@once
+@pytest.mark.parametrize("last", ["save", "write_csv"])
+def test_a_run_that_stopped_between_two_files_has_both_whole(train, monkeypatch, tmp_path, last):
+    """Stopped in the last epoch, before the checkpoint or before the log is written."""
+    trained(train, tmp_path / "whole")
+    callbacks = load("recipes.callbacks", monkeypatch)
+    owner = callbacks.checkpoint if last == "save" else callbacks
+    write, calls = getattr(owner, last), []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, last, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trained(train, tmp_path / "stopped")
+    result = trained(train, tmp_path / "stopped", "--resume")
+    assert [entry["epoch"] for entry in result["history"]] == [1, 2, 3]
+    logs = [(tmp_path / name / "log.csv").read_text() for name in ("whole", "stopped")]
+    assert logs[0] == logs[1]
+
+
+@once
+def test_a_disk_that_is_full_at_the_end_is_one_line(train, monkeypatch, tmp_path, capsys):
+    def full(model, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    arguments = [*TINY, "--network", "tiny", "--output", tmp_path]
+    with monkeypatch.context() as patched:
+        patched.setattr(keras.Model, "save", full)
+        check_refused(train, arguments, f"No space left on device: '{tmp_path}/model.ker", capsys)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"config.yaml", "log.csv", "checkpoint.npz"}
+    assert trained(train, tmp_path, "--resume")["status"] == "finished"
+
+
+@once
+def test_a_killed_run_goes_on(train, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     command = [sys.executable, FOLDER / SCRIPT, *TINY, "--epochs", "8"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -129,6 +195,9 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
     assert resumed.returncode == 0, resumed.stderr
     result = json.loads((output / "result.json").read_text())
     assert [entry["epoch"] for entry in result["history"]] == list(range(1, 9))
+    train.main([*TINY, "--epochs", "8", "--output", str(tmp_path / "whole")])
+    for expected, actual in zip(weights(tmp_path / "whole"), weights(output), strict=True):
+        assert_equal(actual, expected)
 
 
 def test_a_run_that_diverges_says_so(train, tmp_path, capsys):
@@ -188,11 +257,25 @@ def test_devices_that_do_not_fit_are_refused(train, monkeypatch, tmp_path, capsy
     if BACKEND == "tensorflow":
         monkeypatch.delenv("TF_CONFIG", raising=False)
         check_refused(train, [*TINY, "--distribution", "multi-worker"], "TF_CONFIG", capsys)
-        # The tests have six logical devices, but a strategy finds them only as GPUs.
-        devices = load("recipes.devices", monkeypatch).Devices("none")
-        devices.count = 6
-        with pytest.raises(ValueError, match="divisible by the 6 devices"):
-            devices.check_batch(32)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="A strategy of TensorFlow.")
+def test_replicas_share_a_batch(train, monkeypatch, tmp_path, capsys):
+    """On logical CPU devices, of which a strategy without arguments would take one."""
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy
+    mirrored = ["--distribution", "mirrored", "--epochs", "2"]
+    for count in (6, 2):
+        devices = [f"CPU:{index}" for index in range(count)]
+        monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda d=devices: strategy(d))
+        if count == 6:
+            message = "batch_size must be divisible by the 6 devices, so that each gets as many"
+            check_refused(train, [*TINY, *mirrored, "--output", str(tmp_path)], message, capsys)
+    result = trained(train, tmp_path / "two", *mirrored)
+    one = trained(train, tmp_path / "one", "--epochs", "2")
+    assert [entry["epoch"] for entry in result["history"]] == [1, 2]
+    assert_close(result["history"][0]["loss"], one["history"][0]["loss"], rtol=0.05)
 
 
 def test_a_folder_is_that_of_one_run(train, tmp_path, capsys):
@@ -205,8 +288,9 @@ def test_a_folder_is_that_of_one_run(train, tmp_path, capsys):
     check_refused(train, ["--resume", *output], "is not YAML", capsys)
 
 
-def test_a_new_method_is_one_function(train, monkeypatch, tmp_path):
+def test_a_new_method_and_a_new_network_are_one_function_each(train, monkeypatch, tmp_path):
     methods = load("recipes.methods", monkeypatch)
+    networks = load("recipes.networks", monkeypatch)
 
     @methods.method
     def quiet_head(scale: float = 1.0):
@@ -215,8 +299,16 @@ def test_a_new_method_is_one_function(train, monkeypatch, tmp_path):
 
         return methods.Parts(change)
 
+    @networks.network
+    def one_layer(shape, classes, settings):
+        inputs = keras.Input(shape)
+        flat = keras.layers.Flatten()(inputs)
+        return keras.Model(inputs, keras.layers.Dense(classes, name="logits")(flat))
+
     try:
-        result = trained(train, tmp_path / "run", "--method", "quiet-head:scale=0.0")
+        new = ["--network", "one_layer", "--method", "quiet-head:scale=0.0"]
+        result = trained(train, tmp_path / "run", *new)
     finally:
-        del methods.METHODS["quiet-head"]
+        del methods.METHODS["quiet-head"], networks.NETWORKS["one_layer"]
     assert result["gbr"] == 0
+    assert result["parameters"] == 8 * 8 * 10 + 10
