@@ -19,6 +19,7 @@ from support.calls import BACKEND, assert_close, assert_equal
 from support.scripts import FOLDER, ROOT, check_refused, load, run_process
 
 yaml = pytest.importorskip("yaml")
+pytest.importorskip("art")  # It configures logging, which must not happen inside a test.
 
 SCRIPT = "train.py"
 TINY = [
